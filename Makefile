@@ -1,0 +1,46 @@
+PYTHON ?= python3
+PLAN   ?= pipeline.yaml
+TARGET ?= local
+RUN    ?= runs/latest
+BIN    := .venv/bin
+
+.PHONY: deploy report test test-devices check bench devices devices-down clean help
+.DEFAULT_GOAL := help
+
+deploy: .venv/ready          ## train, prune, convert, deploy, measure, judge: PLAN=pipeline.yaml TARGET=local HOST=
+	@$(BIN)/edgepipe deploy $(PLAN) --target $(TARGET) $(if $(HOST),--host $(HOST)) $(ARGS)
+
+report: .venv/ready          ## show a run again: RUN=runs/latest
+	@$(BIN)/edgepipe report $(RUN)
+
+devices: .venv/ready         ## start the emulated devices (needs root, qemu-user-static, mmdebstrap)
+	@$(BIN)/edgepipe devices up
+
+devices-down: .venv/ready    ## end them; nothing of them stays
+	@$(BIN)/edgepipe devices down
+
+test: .venv/ready-to-test    ## every test that needs no emulated device
+	$(BIN)/python -m pytest -m "not device"
+
+test-devices: .venv/ready-to-test  ## the tests on emulated devices
+	$(BIN)/python -m pytest -m device
+
+check: .venv/ready-to-test   ## ruff, mypy --strict, and the tests
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(MAKE) test
+
+bench: .venv/ready           ## the figures we claim: SUITE=spine
+	@$(BIN)/python -m benchmarks $(SUITE)
+
+clean:                       ## remove the environment and the runs
+	rm -rf .venv runs installed .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+help:                        ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
+	@echo "creating the environment in .venv (the first time, most of it is TensorFlow's download)"
+	@$(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . && touch $@
+
+.venv/ready-to-test: .venv/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' && touch $@

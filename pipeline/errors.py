@@ -1,0 +1,28 @@
+"""What ends a command, and the exit code it ends with."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The exit codes of every command."""
+
+    PASS = 0
+    GATE = 1
+    USER = 2
+    DEVICE = 3
+    BUG = 4
+    INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """The user's input is at fault: exit code 2. Each of `problems` is one line: where, what, what to do."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Disagreement(Exception):
+    """The sparse file does not answer as its dense twin: a failed run, exit code 1."""

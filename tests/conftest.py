@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from targets.places import state_folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_tensorflow() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A state folder of the tests' own; runtime bundles, which are fetched once a machine, are shared with yours."""
+    bundles = state_folder() / "bundles"
+    bundles.mkdir(parents=True, exist_ok=True)
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "bundles").symlink_to(bundles)
+    before = os.environ.get("EDGEPIPE_HOME")
+    os.environ["EDGEPIPE_HOME"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["EDGEPIPE_HOME"]
+    else:
+        os.environ["EDGEPIPE_HOME"] = before
