@@ -1,0 +1,103 @@
+"""The real runtimes: the agent measures a real model on each, and its outputs are right."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.agent_process import PROTOCOL, Agent, time_step
+from tests.models_for_tests import write_dense_model
+
+PACKAGES = {"tflite-runtime": "tflite-runtime==2.14.0", "ai-edge-litert": "ai-edge-litert==2.3.0"}
+
+
+@pytest.fixture(scope="module", params=PACKAGES)
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A runtime's name, and a folder that holds it and its numpy."""
+    runtime = request.param
+    if runtime == "tflite-runtime" and sys.version_info >= (3, 12):
+        pytest.skip("tflite-runtime has no wheels for this Python")
+    folder = tmp_path_factory.mktemp(runtime)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]
+    subprocess.run([*install, "--target", str(folder), PACKAGES[runtime], "numpy<2"], check=True)
+    return runtime, folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    path = tmp_path_factory.mktemp("model") / "dense.tflite"
+    return path, write_dense_model(path)
+
+
+def _job(agent: Agent, bundle: tuple[str, Path], model: Path, *steps: dict[str, Any]) -> dict[str, Any]:
+    inputs = agent.folder / "inputs.npy"
+    if not inputs.exists():
+        np.save(inputs, np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32))
+    return {
+        "do": "measure",
+        "lock": str(agent.lock),
+        "bundle": str(bundle[1]),
+        "runtime": bundle[0],
+        "threads": 1,
+        "variants": {"dense": str(model)},
+        "inputs": str(inputs),
+        "steps": list(steps),
+        "protocol": PROTOCOL,
+        "step_deadline_s": 120,
+    }
+
+
+def _evaluate(agent: Agent) -> dict[str, Any]:
+    return {"kind": "evaluate", "variant": "dense", "outputs": str(agent.folder / "outputs.npy")}
+
+
+def test_a_runtime_gives_right_outputs_and_sane_figures(
+    bundle: tuple[str, Path], model: tuple[Path, Any], tmp_path: Path
+) -> None:
+    agent = Agent(tmp_path)
+    job = _job(agent, bundle, model[0], _evaluate(agent), time_step("dense"))
+    _, evaluated, repetition, _, done = agent.answer(**job)
+    assert done == {"event": "done"}
+    assert evaluated["samples"] == 5
+    expected = model[1](np.load(job["inputs"]))
+    np.testing.assert_allclose(np.load(evaluated["outputs"]), expected, rtol=1e-5, atol=1e-6)
+
+    assert repetition["versions"]["runtime"] == bundle[0]
+    assert repetition["versions"]["runtime_version"] == PACKAGES[bundle[0]].partition("==")[2]
+    assert repetition["versions"]["numpy"].startswith("1.")
+    assert repetition["operators"] == ["DELEGATE"]
+    before, *later = repetition["memory"].values()
+    for memory in later:
+        assert memory["rss"] <= memory["hwm"] < before["rss"] + 50e6
+        assert memory["anonymous"] + memory["file"] == pytest.approx(memory["rss"], rel=0.01)
+
+
+def test_a_runtime_says_why_it_refuses_a_model(bundle: tuple[str, Path], tmp_path: Path) -> None:
+    agent, noise = Agent(tmp_path), tmp_path / "noise.tflite"
+    noise.write_bytes(b"no flatbuffer, but as long as one" * 100)
+    error = agent.error(**_job(agent, bundle, noise, _evaluate(agent)))
+    assert (error["kind"], error["step"]) == ("model", 0)
+    assert f"cannot load {noise}: " in error["message"]
+
+
+def test_inputs_of_another_shape_are_refused_before_they_run(
+    bundle: tuple[str, Path], model: tuple[Path, Any], tmp_path: Path
+) -> None:
+    agent = Agent(tmp_path)
+    np.save(tmp_path / "inputs.npy", np.zeros((1, 5), np.float32))
+    error = agent.error(**_job(agent, bundle, model[0], _evaluate(agent)))
+    assert error["kind"] == "model"
+    assert "takes float32 1x4. Received: inputs of float32 1x5" in error["message"]
+
+
+def test_a_second_output_is_refused(bundle: tuple[str, Path], tmp_path: Path) -> None:
+    agent = Agent(tmp_path)
+    write_dense_model(tmp_path / "two.tflite", second_output=True)
+    error = agent.error(**_job(agent, bundle, tmp_path / "two.tflite", time_step("dense")))
+    assert error["kind"] == "model"
+    assert "to have one float32 output" in error["message"]
