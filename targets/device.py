@@ -1,0 +1,151 @@
+"""A device we hold a connection to: the agent is on it, files go there by content, jobs are asked of it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from targets.agent_archive import build_agent
+from targets.errors import TargetError
+from targets.probe import Probe, probe
+from targets.provisioning.bundle import Bundle, build_bundle
+from targets.provisioning.runtimes import choose
+from targets.target import TargetBase, connect, python_of
+from targets.transports import Transport
+
+Event = dict[str, Any]
+PROTOCOL = 1
+SHORT_S = 60.0
+LONG_S = 900.0
+REMEDIES = {
+    "locked": "wait for the other run to end",
+    "disk": "free some space on the device",
+    "deadline": "raise measure.step_deadline_s, or look what holds the device up",
+}
+
+
+class Device:
+    """An open connection. Use `open_device`, which ends it as well."""
+
+    def __init__(self, name: str, target: TargetBase, transport: Transport) -> None:
+        self.name = name
+        self.target = target
+        self._transport = transport
+        self._python = python_of(target)
+        content, digest = build_agent()
+        self._agent = f"{target.workdir}/agents/agent-{digest[:16]}.pyz"
+        self.probe: Probe = probe(transport, self._python, self._agent)
+        if self.probe.agent != digest:
+            self._put_bytes(content, self._agent)
+
+    @property
+    def lock(self) -> str:
+        """The device's one lock: whoever measures or installs holds it."""
+        return f"{self.target.workdir}/lock"
+
+    def ask(
+        self,
+        do: str,
+        on_event: Callable[[Event], None] | None = None,
+        deadline_s: float = SHORT_S,
+        **job: Any,
+    ) -> list[Event]:
+        """Run one job of the agent's and return its events; `on_event` sees each as it arrives.
+
+        Raises `TargetError` when the agent says so, when the stream breaks off, or past the deadline.
+        """
+        events: list[Event] = []
+
+        def receive(line: bytes) -> None:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                raise TargetError(f"the agent on {self.name} sent no JSON: {line[:120]!r}") from None
+            events.append(event)
+            if on_event is not None and event.get("event") not in ("done", "error"):
+                on_event(event)
+
+        request = json.dumps({"version": PROTOCOL, "do": do, **job}).encode() + b"\n"
+        done = self._transport.run(
+            [self._python, self._agent], stdin=request, deadline_s=deadline_s, on_line=receive
+        )
+        last = events.pop() if events else {}
+        if last.get("event") == "error":
+            kind, stderr = last.get("kind", ""), str(last.get("stderr") or "").strip()
+            tail = f"\nthe end of its standard error:\n{stderr[-1500:]}" if stderr else ""
+            raise TargetError(f"{self.name}: {last.get('message')}{tail}", REMEDIES.get(kind, ""))
+        if last.get("event") != "done":
+            tail = done.stderr.decode(errors="replace").strip()[-1500:]
+            raise TargetError(
+                f"{self.name}: the agent's answer to {do!r} broke off (exit {done.returncode})"
+                + (f"; the end of its standard error:\n{tail}" if tail else "")
+            )
+        return events
+
+    def push(self, files: Mapping[str, Path]) -> dict[str, str]:
+        """Bring files to the device, named by their sha256 (the mapping's keys); nothing that is there travels again.
+
+        Returns digest -> path on the device. The device itself computes every hash.
+        """
+        places = {
+            digest: f"{self.target.workdir}/objects/{digest}{path.suffix}" for digest, path in files.items()
+        }
+        missing = self._wrong(places)
+        for digest in missing:
+            self._transport.put(files[digest], places[digest], deadline_s=LONG_S)
+        if missing and (wrong := self._wrong({digest: places[digest] for digest in missing})):
+            raise TargetError(
+                f"{self.name}: {len(wrong)} file(s) arrived damaged: {', '.join(d[:12] for d in wrong)}"
+            )
+        return places
+
+    def fetch(self, source: str, destination: Path) -> None:
+        """Copy a file from the device."""
+        self._transport.get(source, destination, deadline_s=LONG_S)
+
+    def provision(self, say: Callable[[str], None]) -> tuple[str, str]:
+        """See that the device has its runtime; returns the runtime's name and the bundle's folder there."""
+        runtime = choose(self.target.runtime, self.probe)
+        bundle = build_bundle(runtime, self.probe)
+        folder = f"{self.target.workdir}/bundles/{bundle.digest[:16]}"
+        found = self.ask("verify", folder=folder, digest=bundle.digest, deadline_s=LONG_S)
+        if not found[-1]["ok"]:
+            say(f"sending {runtime.name} ({bundle.archive.stat().st_size / 1e6:.0f} MB)")
+            self._send(bundle, folder)
+        return runtime.name, folder
+
+    def _send(self, bundle: Bundle, folder: str) -> None:
+        archive = f"{folder}.tar.gz"
+        self._transport.put(bundle.archive, archive, deadline_s=LONG_S)
+        self.ask(
+            "unpack", archive=archive, into=folder, digest=bundle.digest, lock=self.lock, deadline_s=LONG_S
+        )
+
+    def _wrong(self, places: Mapping[str, str]) -> list[str]:
+        """The digests whose file on the device is missing or another."""
+        found = self.ask("hash", paths=list(places.values()), deadline_s=LONG_S)[-1]["files"]
+        return [digest for digest, path in places.items() if (found.get(path) or {}).get("sha256") != digest]
+
+    def _put_bytes(self, content: bytes, destination: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "file")
+            path.write_bytes(content)
+            self._transport.put(path, destination, deadline_s=SHORT_S)
+
+
+@contextmanager
+def open_device(name: str, target: TargetBase) -> Iterator[Device]:
+    """Connect, probe, bring the agent; the connection ends with the block. Raises `TargetError`."""
+    try:
+        transport = connect(target)
+    except TargetError as error:
+        remedy = "; ".join(filter(None, (error.remedy, target.when_unreachable)))
+        raise TargetError(f"{name}: {error.message}", remedy) from None
+    try:
+        yield Device(name, target, transport)
+    finally:
+        transport.close()

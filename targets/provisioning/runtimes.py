@@ -1,0 +1,76 @@
+"""The TFLite runtimes there are for a device's Python: what is fetched for each, and where it fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from targets.errors import TargetError
+from targets.probe import Probe
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime: the packages of its bundle, the Pythons it is built for, and the oldest glibc for each userland.
+
+    `unneeded` are parts of the packages (glob patterns) that the interpreter never loads.
+    """
+
+    name: str
+    requirements: tuple[str, ...]
+    pythons: tuple[tuple[int, int], ...]
+    glibc: dict[str, tuple[int, int]]
+    unneeded: tuple[str, ...] = ()
+
+    def misfit(self, probe: Probe) -> str:
+        """Why the runtime does not fit the device; empty when it does."""
+        if probe.implementation != "cpython" or probe.python[:2] not in self.pythons:
+            built = ", ".join(f"{major}.{minor}" for major, minor in self.pythons)
+            has = f"{probe.implementation} {probe.python[0]}.{probe.python[1]}"
+            return f"is built for CPython {built}; the device has {has}"
+        if probe.architecture not in self.glibc:
+            return f"is built for {', '.join(self.glibc)}; the device's userland is {probe.architecture}"
+        if probe.libc[0] != "glibc" or _version(probe.libc[1]) < self.glibc[probe.architecture]:
+            needed = ".".join(map(str, self.glibc[probe.architecture]))
+            return f"needs glibc {needed} or later; the device has {probe.c_library}"
+        return ""
+
+
+# In the order in which `auto` prefers them.
+RUNTIMES = (
+    Runtime(
+        "tflite-runtime",
+        ("tflite-runtime==2.14.0", "numpy>=1.23,<2"),
+        ((3, 9), (3, 10), (3, 11)),
+        {"x86_64": (2, 17), "aarch64": (2, 34), "armv7l": (2, 34)},
+    ),
+    Runtime(
+        "ai-edge-litert",
+        ("ai-edge-litert==2.3.0", "numpy>=1.26,<3"),
+        ((3, 10), (3, 11), (3, 12), (3, 13), (3, 14)),
+        {"x86_64": (2, 27), "aarch64": (2, 27)},
+        (
+            "ai_edge_litert/libLiteRtWebGpuAccelerator.so",
+            "ai_edge_litert/libLiteRt.so",
+            "ai_edge_litert/tools",
+            "ai_edge_litert/vendors",
+            "ai_edge_litert/aot",
+            "ai_edge_litert/schema_py_generated.py",
+        ),
+    ),
+)
+
+
+def choose(wanted: str, probe: Probe) -> Runtime:
+    """The runtime of that name, or for `auto` the first that fits; raises `TargetError` saying why none does."""
+    reasons = []
+    for runtime in RUNTIMES:
+        if wanted in ("auto", runtime.name):
+            misfit = runtime.misfit(probe)
+            if not misfit:
+                return runtime
+            reasons.append(f"{runtime.name} {misfit}")
+    raise TargetError("no TFLite runtime fits the device: " + "; ".join(reasons))
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())

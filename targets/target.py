@@ -1,0 +1,90 @@
+"""What a file in `targets/` says: how a device is reached, and what it runs."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+
+from targets import transports
+from targets.places import expand
+
+
+def transport_names() -> list[str]:
+    """The transports there are: the files of `targets/transports/`."""
+    return sorted(module.name for module in pkgutil.iter_modules(transports.__path__))
+
+
+def _is_transport(name: str) -> str:
+    if name not in transport_names():
+        raise ValueError(f"unknown transport {name!r}; known: {', '.join(transport_names())}")
+    return name
+
+
+def _is_device_path(path: str) -> str:
+    if not path or path.startswith("-") or "\0" in path:
+        raise ValueError(f"expected a path on the device, received {path!r}")
+    if path.startswith("${EDGEPIPE_HOME}"):
+        path = str(expand(path))
+    return path.rstrip("/") or "/"
+
+
+DevicePath = Annotated[str, AfterValidator(_is_device_path)]
+
+
+class TargetBase(BaseModel):
+    """A device. The options of its transport stand under the transport's own name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str = ""
+    transport: Annotated[str, AfterValidator(_is_transport)]
+    python: str | None = Field(
+        None, min_length=1, description="the device's Python, 3.9 or later; null: the transport's usual one"
+    )
+    runtime: Literal["auto", "tflite-runtime", "ai-edge-litert"] = Field(
+        "auto",
+        description="auto: tflite-runtime where it fits the device's Python and C library, else ai-edge-litert",
+    )
+    threads: int = Field(1, ge=1, le=64, description="threads of the interpreter")
+    workdir: DevicePath = Field(
+        description="what the pipeline keeps on the device; relative: to the login folder"
+    )
+    install_path: DevicePath = Field(
+        description="where the winner is installed; relative: to the login folder"
+    )
+    emulated: bool = Field(False, description="true: no figure taken there is a figure of the real device")
+    when_unreachable: str = Field("", description="what to do when nothing answers, for the error message")
+
+    @model_validator(mode="after")
+    def _has_its_options(self) -> TargetBase:
+        if getattr(self, self.transport) is None:
+            raise ValueError(
+                f"{self.transport}: missing; a target with 'transport: {self.transport}' needs it"
+            )
+        return self
+
+
+def _options(name: str) -> Any:
+    return importlib.import_module(f"targets.transports.{name}").Options
+
+
+def target_model() -> type[TargetBase]:
+    """The model of a target file: a device, and a section for each transport there is."""
+    sections: dict[str, Any] = {name: (_options(name) | None, None) for name in transport_names()}
+    return create_model("Target", __base__=TargetBase, **sections)
+
+
+def connect(target: TargetBase) -> transports.Transport:
+    """Open the target's transport; raises `TargetError` when the device cannot be reached."""
+    module = importlib.import_module(f"targets.transports.{target.transport}")
+    transport: transports.Transport = module.connect(getattr(target, target.transport))
+    return transport
+
+
+def python_of(target: TargetBase) -> str:
+    """The command that starts the device's Python."""
+    usual: str = importlib.import_module(f"targets.transports.{target.transport}").DEFAULT_PYTHON
+    return target.python or usual

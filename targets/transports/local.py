@@ -1,0 +1,140 @@
+"""This machine as a device: the same protocol with subprocesses."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from pydantic import BaseModel, ConfigDict
+
+from targets.command_output import CommandOutput
+from targets.errors import TargetError
+from targets.transports import Completed, Transport
+
+DEFAULT_PYTHON = sys.executable
+_CHUNK = 1 << 16
+
+
+class Options(BaseModel):
+    """Nothing to say: the device is where the pipeline runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def connect(options: Options) -> Transport:
+    """Nothing to open."""
+    return LocalTransport()
+
+
+class LocalTransport:
+    """Files are copied; a command is a child in a session of its own, so that it ends with all it started."""
+
+    def put(self, source: Path, destination: str, *, deadline_s: float) -> None:
+        _copy(source, Path(destination), deadline_s)
+
+    def get(self, source: str, destination: Path, *, deadline_s: float) -> None:
+        _copy(Path(source), destination, deadline_s)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        deadline_s: float,
+        on_line: Callable[[bytes], None] | None = None,
+    ) -> Completed:
+        output = CommandOutput(on_line)
+        pipe = subprocess.PIPE
+        try:
+            process = subprocess.Popen(
+                argv, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True
+            )
+        except OSError as error:
+            # What a shell answers, and so what a device answers over SSH.
+            return Completed(127, b"", f"{argv[0]}: {error.strerror}\n".encode(errors="replace"))
+        with process:
+            try:
+                return output.completed(_converse(process, stdin, output, time.monotonic() + deadline_s))
+            except BaseException as error:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                if isinstance(error, TimeoutError):
+                    raise output.overdue(argv[0], deadline_s) from None
+                raise
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def _converse(process: subprocess.Popen[bytes], stdin: bytes, output: CommandOutput, deadline: float) -> int:
+    """Feed and drain `process` until it ends; its return code. Raises `TimeoutError` past `deadline`."""
+    assert process.stdin and process.stdout and process.stderr
+    takers: dict[IO[bytes], Callable[[bytes], None]] = {
+        process.stdout: output.add_stdout,
+        process.stderr: output.add_stderr,
+    }
+    unsent = memoryview(stdin)
+    with selectors.DefaultSelector() as selector:
+        for stream in takers:
+            selector.register(stream, selectors.EVENT_READ)
+        os.set_blocking(process.stdin.fileno(), False)
+        if unsent:
+            selector.register(process.stdin, selectors.EVENT_WRITE)
+        while takers:
+            for key, _ in selector.select(_remaining(deadline)):
+                if key.fileobj is process.stdin:
+                    unsent = _send(process.stdin, unsent)
+                    if not unsent:
+                        selector.unregister(process.stdin)
+                elif data := os.read(key.fd, _CHUNK):
+                    takers[key.fileobj](data)  # type: ignore[index]
+                else:
+                    selector.unregister(key.fileobj)
+                    del takers[key.fileobj]  # type: ignore[arg-type]
+    try:
+        return process.wait(_remaining(deadline))
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError from error
+
+
+def _remaining(deadline: float) -> float:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        raise TimeoutError
+    return remaining
+
+
+def _send(stream: IO[bytes], data: memoryview) -> memoryview:
+    try:
+        return data[os.write(stream.fileno(), data[:_CHUNK]) :]
+    except BrokenPipeError:
+        return data[:0]  # the command does not read the rest
+
+
+def _copy(source: Path, destination: Path, deadline_s: float) -> None:
+    deadline = time.monotonic() + deadline_s
+    temporary = destination.with_name(f"{destination.name}.part-{secrets.token_hex(4)}")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with source.open("rb") as reader, temporary.open("xb") as writer:
+            while data := reader.read(1 << 20):
+                _remaining(deadline)
+                writer.write(data)
+            writer.flush()
+            os.fsync(writer.fileno())
+        os.replace(temporary, destination)
+    except TimeoutError:
+        raise TargetError(f"copying {source} to {destination} took more than {deadline_s:g} s") from None
+    except OSError as error:
+        raise TargetError(f"could not copy {source} to {destination}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,233 @@
+"""A device behind an SSH server: commands over exec channels, files over SFTP."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import secrets
+import select
+import shlex
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import paramiko
+
+from targets.command_output import CommandOutput
+from targets.errors import TargetError
+from targets.ssh_login import Options, alarm, hang_up, log_in
+from targets.transports import Completed, Transport
+
+__all__ = ["DEFAULT_PYTHON", "Options", "connect"]
+
+DEFAULT_PYTHON = "python3"
+_FAILURES = (paramiko.SSHException, paramiko.SFTPError, OSError, EOFError)
+_CHUNK = 1 << 16
+_SEND_POLL_MS = 20
+_END_DEADLINE_S = 5.0
+
+
+def connect(options: Options) -> Transport:
+    """Log in, or raise `TargetError` within the options' `connect_timeout_s` (name resolution on top)."""
+    return SshTransport(log_in(options), options)
+
+
+class SshTransport:
+    """One connection; each command and each file has a channel of its own in it."""
+
+    def __init__(self, client: paramiko.SSHClient, options: Options) -> None:
+        transport = client.get_transport()
+        assert transport is not None
+        transport.set_keepalive(options.keepalive_s)
+        self._client = client
+        self._transport = transport
+        self._device = f"{options.user}@{options.known_as}"
+
+    def put(self, source: Path, destination: str, *, deadline_s: float) -> None:
+        folder = posixpath.dirname(destination)
+        temporary = f"{destination}.part-{secrets.token_hex(4)}"
+        doing = f"copy {source} to {self._device}:{destination}"
+        try:
+            with source.open("rb") as reader, self._files(doing, deadline_s) as sftp:
+                _make_folders(sftp, folder)
+                sftp.putfo(reader, temporary, confirm=True)
+                sftp.posix_rename(temporary, destination)
+        except OSError as error:
+            full = self._is_full(folder or ".", source)  # asked while the unfinished file still fills it
+            self._remove(temporary)
+            if full:
+                raise TargetError(
+                    f"could not {doing}: the device's disk is full", "make room there"
+                ) from error
+            raise TargetError(f"could not {doing}: {error.strerror or error}") from error
+        except BaseException:
+            self._remove(temporary)
+            raise
+
+    def get(self, source: str, destination: Path, *, deadline_s: float) -> None:
+        temporary = destination.with_name(f"{destination.name}.part-{secrets.token_hex(4)}")
+        doing = f"copy {self._device}:{source} to {destination}"
+        try:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as writer, self._files(doing, deadline_s) as sftp:
+                # Paramiko prefetches in a thread that dies with a traceback when the connection does.
+                sftp.getfo(source, writer, prefetch=False)
+                writer.flush()
+                os.fsync(writer.fileno())
+            os.replace(temporary, destination)
+        except OSError as error:
+            raise TargetError(f"could not {doing}: {error.strerror or error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        deadline_s: float,
+        on_line: Callable[[bytes], None] | None = None,
+    ) -> Completed:
+        output = CommandOutput(on_line)
+        command = _Command(output)
+        doing = f"run {argv[0]} on {self._device}"
+        try:
+            with self._channel(doing, deadline_s) as (channel, overdue):
+                status = command.run(channel, argv, stdin)
+                if overdue.is_set():
+                    raise output.overdue(argv[0], deadline_s)
+        except BaseException:
+            self._end(command.process)
+            raise
+        if status < 0 and not self._alive():
+            raise self._lost(doing)
+        if command.process is None:
+            raise TargetError(
+                f"could not {doing}: its login shell answered {output.completed(status).stderr!r}",
+                "expected a POSIX shell that may run commands",
+            )
+        return output.completed(status)
+
+    def close(self) -> None:
+        hang_up(self._client)
+
+    @contextmanager
+    def _channel(self, doing: str, deadline_s: float) -> Iterator[tuple[paramiko.Channel, threading.Event]]:
+        """A new channel that is closed under its user's feet at the deadline; the event says that it was."""
+        deadline = time.monotonic() + deadline_s
+        try:
+            channel = self._transport.open_session(timeout=deadline_s)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            if time.monotonic() >= deadline:
+                raise TargetError(f"could not {doing} within {deadline_s:g} s") from error
+            if isinstance(error, paramiko.ChannelException):
+                raise TargetError(f"could not {doing}: the SSH server refused: {error.text}") from error
+            raise self._lost(doing) from error
+        with channel, alarm(deadline - time.monotonic(), channel.close) as rang:
+            yield channel, rang
+
+    @contextmanager
+    def _files(self, doing: str, deadline_s: float) -> Iterator[paramiko.SFTPClient]:
+        """An SFTP session. What is wrong with a file, here or there, comes out as `OSError`."""
+        with self._channel(doing, deadline_s) as (channel, overdue):
+            try:
+                channel.invoke_subsystem("sftp")
+                yield paramiko.SFTPClient(channel)
+            except _FAILURES as error:
+                if overdue.is_set():
+                    raise TargetError(f"could not {doing} within {deadline_s:g} s") from error
+                if not self._alive():
+                    raise self._lost(doing) from error
+                if isinstance(error, OSError):
+                    raise
+                raise TargetError(
+                    f"could not {doing}: the device's SFTP server answered: {error or 'nothing'}",
+                    "install one (Debian: openssh-sftp-server); the shell's startup files must print nothing",
+                ) from error
+
+    def _alive(self) -> bool:
+        try:
+            self._transport.open_session(timeout=_END_DEADLINE_S).close()
+        except paramiko.ChannelException:
+            return True  # refused, so somebody is there
+        except (paramiko.SSHException, OSError, EOFError):
+            return False
+        return True
+
+    def _lost(self, doing: str) -> TargetError:
+        return TargetError(f"could not {doing}: connection lost", "is the device on, and its network up?")
+
+    def _end(self, process: int | None) -> None:
+        """Kill the command and all it started. Closing a channel ends only those that read or write."""
+        if process is not None and self._transport.is_active():
+            with suppress(TargetError, *_FAILURES), self._channel("kill", _END_DEADLINE_S) as (channel, _):
+                channel.exec_command(f"kill -KILL -{process} || kill -KILL {process}")
+                channel.recv_exit_status()
+
+    def _remove(self, path: str) -> None:
+        if self._transport.is_active():
+            with suppress(TargetError, *_FAILURES), self._files("remove", _END_DEADLINE_S) as sftp:
+                sftp.remove(path)
+
+    def _is_full(self, folder: str, source: Path) -> bool:
+        """Whether `source` finds no room: SFTP has no word for a full disk."""
+        with suppress(TargetError, OSError, ValueError, IndexError):
+            done = self.run(["df", "-Pk", "--", folder], deadline_s=_END_DEADLINE_S)
+            return int(done.stdout.splitlines()[1].split()[3]) * 1024 < source.stat().st_size
+        return False
+
+
+def _make_folders(sftp: paramiko.SFTPClient, folder: str) -> None:
+    if folder in ("", "/"):
+        return
+    try:
+        sftp.stat(folder)
+    except FileNotFoundError:
+        _make_folders(sftp, posixpath.dirname(folder))
+        try:
+            sftp.mkdir(folder)
+        except OSError:
+            sftp.stat(folder)  # another host made it meanwhile
+
+
+class _Command:
+    """One command on the device; `process` is its id, and its group's, as soon as it runs."""
+
+    def __init__(self, output: CommandOutput) -> None:
+        self.process: int | None = None
+        self._output = output
+        self._mark = f"edgepipe-{secrets.token_hex(8)} ".encode()
+        self._greeting = b""
+
+    def run(self, channel: paramiko.Channel, argv: Sequence[str], stdin: bytes) -> int:
+        """Feed and drain until the command ends or the channel does: its exit status, or -1 for none."""
+        line = f"echo '{self._mark.decode()}'$$; exec {shlex.join(argv)}"
+        with suppress(paramiko.SSHException):  # the channel is closed then: so the loop finds it
+            channel.exec_command(os.fsencode(line))
+        poller = select.poll()
+        poller.register(channel, select.POLLIN)
+        unsent = memoryview(stdin)
+        ended = False
+        while not ended:
+            poller.poll(_SEND_POLL_MS if unsent else None)
+            ended = bool(channel.eof_received or channel.closed)
+            if unsent and channel.send_ready():
+                with suppress(OSError):  # closed at this moment
+                    unsent = unsent[channel.send(bytes(unsent[:_CHUNK])) :]
+            while channel.recv_ready():
+                self._take(channel.recv(_CHUNK))
+            while channel.recv_stderr_ready():
+                self._output.add_stderr(channel.recv_stderr(_CHUNK))
+        return channel.recv_exit_status()
+
+    def _take(self, data: bytes) -> None:
+        """The shell says its process id, then becomes the command. A greeting before that is dropped."""
+        if self.process is None:
+            self._greeting += data
+            number, newline, data = self._greeting.partition(self._mark)[2].partition(b"\n")
+            if not newline:
+                return
+            self.process = int(number)
+        self._output.add_stdout(data)
