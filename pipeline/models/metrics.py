@@ -1,0 +1,76 @@
+"""What a model is judged by: accuracy, MSE, AUC, or a function of the user's; each with its direction."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from pipeline.artifacts import Artifact
+from pipeline.errors import UserError
+from pipeline.models import sources
+
+Direction = Literal["higher", "lower"]
+BUILTIN: dict[str, Direction] = {"accuracy": "higher", "auc": "higher", "mse": "lower"}
+
+
+def evaluate(metric: str, source: Artifact | None, y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """The metric's value. `y_pred` (n, ...) are the model's outputs, `y_true` (n, ...) the targets.
+
+    `source` is the user's file when `metric` is not built in. Raises `UserError` when the result is no number.
+    """
+    if source is not None:
+        value = sources.call(sources.from_artifact(source), y_true, y_pred)
+    else:
+        value = {"accuracy": accuracy, "auc": auc, "mse": mse}[metric](y_true, y_pred)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"metric {metric}: expected a number, received {value!r}") from None
+    if not np.isfinite(number):
+        raise UserError(f"metric {metric}: expected a finite number, received {number}")
+    return number
+
+
+def worsening(direction: Direction, before: float, after: float) -> float:
+    """How much worse `after` is than `before`, in the metric's own units; negative when it is better."""
+    return before - after if direction == "higher" else after - before
+
+
+def accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """Share of samples whose class is right: `y_true` (n,) class numbers or (n, classes) one-hot.
+
+    A single output per sample is the probability of class 1.
+    """
+    y_pred = y_pred.reshape(len(y_pred), -1)
+    classes = y_pred.argmax(axis=1) if y_pred.shape[1] > 1 else (y_pred[:, 0] > 0.5).astype(int)
+    truth = y_true.reshape(len(y_true), -1)
+    labels = truth.argmax(axis=1) if truth.shape[1] > 1 else truth[:, 0]
+    return float(np.mean(classes == labels))
+
+
+def mse(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """Mean squared error over all samples and outputs."""
+    if y_true.size != y_pred.size:
+        raise UserError(
+            f"metric mse: expected targets shaped as the outputs {y_pred.shape}, received {y_true.shape}"
+        )
+    return float(np.mean((y_true.reshape(len(y_true), -1) - y_pred.reshape(len(y_pred), -1)) ** 2))
+
+
+def auc(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """Area under the ROC curve for labels 0 and 1, ties counted half (the Mann-Whitney statistic).
+
+    `y_pred` (n,) or (n, 1) are scores of class 1; (n, 2) are scores of both classes.
+    """
+    scores = y_pred.reshape(len(y_pred), -1)
+    if scores.shape[1] > 2:
+        raise UserError(f"metric auc: expected one or two outputs a sample, received {scores.shape[1]}")
+    score, positive = scores[:, -1], y_true.reshape(-1) == 1
+    if positive.all() or not positive.any():
+        raise UserError("metric auc: expected samples of both classes 0 and 1, received one class only")
+    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    n_positive = int(positive.sum())
+    above = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
+    return float(above / (n_positive * (len(score) - n_positive)))

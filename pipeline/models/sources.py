@@ -1,0 +1,110 @@
+"""Where models, data and metrics come from: a file, a name, or a function in a file of the user's."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pipeline.artifacts import Artifact, file_digest
+from pipeline.errors import UserError
+from pipeline.source_digest import source_digest
+from pipeline.strict_yaml import suggest
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, and the function in it where it is a Python file."""
+
+    path: Path
+    function: str | None = None
+
+    def artifact(self) -> Artifact:
+        """The file as a stage's input; a Python file's digest covers its local imports and the function's name."""
+        if self.function is None:
+            return Artifact(file_digest(self.path), self.path.suffix[1:], self.path)
+        digest = source_digest([self.path], self.path.absolute().parent)
+        return Artifact(f"{digest}:{self.function}", "source", self.path)
+
+
+def parse(text: str, folder: Path, endings: tuple[str, ...]) -> Source:
+    """`text` as a file with one of `endings`, or as `file.py:function`; relative to `folder`.
+
+    Raises `ValueError` with what was expected when the file or the function is not there. Nothing is imported.
+    """
+    name, colon, function = text.partition(":")
+    path = folder / Path(name).expanduser()
+    expected = f"expected file.py:function{''.join(f' or a {ending} file' for ending in endings)}"
+    if colon and name.endswith(".py"):
+        if not path.is_file():
+            raise ValueError(f"no such file: {path}")
+        _check_function(path, function)
+        return Source(path, function)
+    if Path(text).suffix not in endings:
+        raise ValueError(f"{expected}, received {text!r}")
+    if not path.is_file():
+        raise ValueError(f"no such file: {path}")
+    return Source(path)
+
+
+def _check_function(path: Path, function: str) -> None:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except SyntaxError as error:
+        raise ValueError(f"{path}:{error.lineno}: not Python: {error.msg}") from None
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    imported = [
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    if function not in [*functions, *imported]:
+        raise ValueError(f"{path.name} has no function {function!r}; {suggest(function, functions)}")
+
+
+def from_artifact(artifact: Artifact) -> Source:
+    """The source that `artifact` stands for."""
+    _, colon, function = artifact.digest.partition(":")
+    return Source(artifact.path, function if colon else None)
+
+
+def load_module(path: Path) -> ModuleType:
+    """Import the user's file, with its own folder first on the path, as Python itself would run it."""
+    name = f"edgepipe_user_{path.stem}"
+    folder = str(path.absolute().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    specification = importlib.util.spec_from_file_location(name, path)
+    if specification is None or specification.loader is None:
+        raise UserError(f"{path}: cannot be imported")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{path}: importing it failed: {type(error).__name__}: {error}") from error
+    return module
+
+
+def call(source: Source, *arguments: Any) -> Any:
+    """Call the function that `source` names; an exception in it is told as the user's."""
+    function = getattr(load_module(source.path), source.function or "")
+    try:
+        return function(*arguments)
+    except Exception as error:
+        line = _line_in(error, source.path)
+        raise UserError(f"{source.path}{line}: {source.function}: {type(error).__name__}: {error}") from error
+
+
+def _line_in(error: Exception, path: Path) -> str:
+    line, trace = "", error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = f":{trace.tb_lineno}"
+        trace = trace.tb_next
+    return line

@@ -1,0 +1,29 @@
+"""What pruning did to one layer, and why."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LayerDecision(BaseModel):
+    """One for every layer of the model, also for those left alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: str
+    kind: str = Field(description="the Keras class")
+    action: Literal["pruned", "units removed", "kept"]
+    reason: str = Field(description="a sentence")
+    weights_before: int = Field(
+        ge=0, description="nonzero kernel weights; biases and normalisation do not count"
+    )
+    weights_after: int = Field(ge=0)
+    units_before: int | None = None
+    units_after: int | None = None
+    loss_increase: float | None = Field(
+        None,
+        description="estimate: what the layer's mean squared output error, summed over its outputs, grows by",
+    )
+    damping: float | None = Field(None, description="lambda, added to the diagonal of the layer's Hessian")

@@ -1,0 +1,156 @@
+"""One pruning method, run over a Keras model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from pipeline.models import graph
+from pipeline.models.graph import Chain, Graph, Node
+from pipeline.pruning import importance, surgery
+from pipeline.pruning.calibration import Moments, moments
+from pipeline.pruning.decision import LayerDecision
+from pipeline.pruning.layer import Layer
+from pipeline.pruning.patches import patches
+
+Array = NDArray[Any]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PrunedModel:
+    """The pruned copy, the masks of its kernels (True: the weight stays) and a decision for each of its layers.
+
+    Layers that lost no single weight have no mask.
+    """
+
+    model: Any
+    masks: dict[str, NDArray[np.bool_]]
+    decisions: list[LayerDecision]
+
+
+def prune_model(
+    model: Any,
+    method: str,
+    sparsity: float,
+    options: BaseModel,
+    calibration: Array | None,
+    progress: Progress = lambda line: None,
+) -> PrunedModel:
+    """Prune a copy of `model` to `sparsity`, the share of weights or units to remove, 0 <= sparsity < 1.
+
+    `calibration` are model inputs, for the methods that need them. Biases and normalisation keep every weight unless
+    their unit goes. Raises `ValueError` for a model, a sparsity or a calibration that cannot be used.
+    """
+    chosen = importance.load(method)
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"expected a sparsity of at least 0 and less than 1, received {sparsity}")
+    if not isinstance(options, chosen.Options):
+        raise ValueError(f"expected the options of {method!r}, received {type(options).__module__}.Options")
+    if "calibration" in chosen.NEEDS and calibration is None:
+        raise ValueError(f"the method {method!r} needs calibration samples, received none")
+    trained = Graph(model)
+    if chosen.GRANULARITY == "unit":
+        return _remove_units(trained, cast(importance.UnitImportance, chosen), sparsity, options, progress)
+    elements = cast(importance.ElementImportance, chosen)
+    return _remove_elements(trained, elements, sparsity, options, calibration, progress)
+
+
+def _remove_elements(
+    trained: Graph,
+    method: importance.ElementImportance,
+    sparsity: float,
+    options: BaseModel,
+    calibration: Array | None,
+    progress: Progress,
+) -> PrunedModel:
+    now = Graph(graph.copy(trained.model))
+    layers = [_layer(node, trained, now, calibration) for node in trained.element_layers()]
+    masks: dict[str, NDArray[np.bool_]] = {}
+    decisions: dict[str, LayerDecision] = {}
+    for made in method.prune(layers, sparsity, options):
+        kernel = now.nodes[made.name].layer.kernel
+        kernel.assign(made.weight.reshape(kernel.shape))
+        if made.decision.action == "pruned":
+            masks[made.name] = made.mask.reshape(kernel.shape)
+        decisions[made.name] = made.decision
+        progress(f"{made.name}: {made.decision.reason}")
+    every = [decisions.get(node.name) or _left_alone(node) for node in trained.layers()]
+    return PrunedModel(now.model, masks, every)
+
+
+def _layer(node: Node, trained: Graph, now: Graph, calibration: Array | None) -> Layer:
+    kernel = np.asarray(node.layer.kernel, np.float32)
+
+    def streamed() -> Moments:
+        assert calibration is not None
+        pairs = zip(now.inputs(node.name, calibration), trained.inputs(node.name, calibration), strict=True)
+        return moments((_rows(node, x), _rows(node, x0)) for x, x0 in pairs)
+
+    return Layer(node.name, node.kind, kernel.reshape(-1, kernel.shape[-1]), streamed)
+
+
+def _rows(node: Node, entering: Array) -> Array:
+    """A layer's inputs as rows (n, fan_in), whose product with its kernel the layer is."""
+    layer = node.layer
+    if node.kind == "Conv2D":
+        entering = patches(entering, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)
+    return entering.reshape(-1, entering.shape[-1])
+
+
+def _left_alone(node: Node) -> LayerDecision:
+    weights = graph.kernel_weights(node.layer)
+    return LayerDecision(
+        layer=node.name,
+        kind=node.kind,
+        action="kept",
+        reason=graph.why_not_elements(node) or "The method had nothing to say about the layer.",
+        weights_before=weights,
+        weights_after=weights,
+    )
+
+
+def _remove_units(
+    trained: Graph, method: importance.UnitImportance, sparsity: float, options: BaseModel, progress: Progress
+) -> PrunedModel:
+    chains = trained.chains()
+    names = [name for chain in chains for name in (chain.hidden, chain.after)]
+    weights = {name: trained.nodes[name].layer.get_weights() for name in names}
+    staying = [method.keep(weights[chain.after][0], sparsity, options) for chain in chains]
+    for chain, units in zip(chains, staying, strict=True):
+        kernel, *bias = weights[chain.hidden]
+        after, *after_bias = weights[chain.after]
+        kernel, bias, after = surgery.keep_units(kernel, bias, after, units)
+        weights |= {chain.hidden: [kernel, *bias], chain.after: [after, *after_bias]}
+    twin = graph.copy(trained.model, weights)
+    decisions = [_units_decision(trained, node, twin.get_layer(node.name)) for node in trained.layers()]
+    for decision in decisions:
+        progress(f"{decision.layer}: {decision.reason}")
+    return PrunedModel(twin, {}, decisions)
+
+
+def _units_decision(trained: Graph, node: Node, layer: Any) -> LayerDecision:
+    units = (node.layer.units, layer.units) if node.kind == "Dense" else (None, None)
+    reason = trained.chain_from(node)
+    if isinstance(reason, Chain):
+        after, gone = reason.after, node.layer.units - layer.units
+        reason = f"{gone} of its units were removed, those that weigh least in {after!r}."
+    if node.name in (chain.after for chain in trained.chains()):
+        reason += (
+            f" {node.layer.kernel.shape[0] - layer.kernel.shape[0]} of its inputs left with their units."
+        )
+    return LayerDecision(
+        layer=node.name,
+        kind=node.kind,
+        action="kept" if units[0] == units[1] else "units removed",
+        reason=reason,
+        weights_before=graph.kernel_weights(node.layer),
+        weights_after=graph.kernel_weights(layer),
+        units_before=units[0],
+        units_after=units[1],
+    )

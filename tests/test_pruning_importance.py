@@ -1,0 +1,235 @@
+"""One contract over every file of `importance/`, then what each of them promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline.pruning import importance, masks
+from pipeline.pruning.calibration import Moments, moments
+from pipeline.pruning.importance import hessian, magnitude, neuron
+from pipeline.pruning.layer import Layer, Pruned
+
+METHODS = importance.names()
+ELEMENT = [name for name in METHODS if importance.load(name).GRANULARITY == "element"]
+UNIT = [name for name in METHODS if importance.load(name).GRANULARITY == "unit"]
+
+
+def layer(name: str = "a", d: int = 6, r: int = 4, seed: int = 0, of: Moments | None = None) -> Layer:
+    random = np.random.default_rng([seed, *name.encode()])
+    x = random.normal(size=(50, d)) @ random.normal(size=(d, d))
+    weight = random.normal(size=(d, r)).astype(np.float32)
+    return Layer(name, "Dense", weight, lambda: of or moments([(x, x)]))
+
+
+def prune(name: str, layers: list[Layer], sparsity: float, **options: Any) -> list[Pruned]:
+    method: Any = importance.load(name)
+    return list(method.prune(layers, sparsity, method.Options(**options)))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_what_it_is(name: str) -> None:
+    method = importance.load(name)
+    assert method.UNIT in ("loss", "relative")
+    assert method.GRANULARITY in ("element", "unit")
+    assert not method.NEEDS - {"calibration"}
+    options = method.Options()
+    with pytest.raises(ValidationError):
+        method.Options.model_validate({"no such option": 1})
+    with pytest.raises(ValidationError):
+        setattr(options, next(iter(method.Options.model_fields)), None)
+    assert all(field.description for field in method.Options.model_fields.values())
+
+
+@pytest.mark.parametrize("name", ELEMENT)
+@pytest.mark.parametrize("sparsity", [0, 0.3, 0.8, 0.999])
+def test_an_element_method_removes_what_it_was_asked_to_and_accounts_for_it(
+    name: str, sparsity: float
+) -> None:
+    layers = [layer("a"), layer("b", 8, 3)]
+    found = prune(name, layers, sparsity)
+    assert sum(np.count_nonzero(~after.mask) for after in found) == masks.removals(sparsity, 24 + 24)
+    for before, after in zip(layers, found, strict=True):
+        assert after.name == before.name == after.decision.layer
+        assert after.weight.shape == after.mask.shape == before.weight.shape
+        assert after.weight.dtype == before.weight.dtype
+        assert not after.weight[~after.mask].any()
+        removed = np.count_nonzero(~after.mask)
+        assert after.decision.action == ("pruned" if removed else "kept")
+        assert after.decision.reason.endswith(".")
+        assert after.decision.weights_before == before.weight.size
+        assert after.decision.weights_after == np.count_nonzero(after.weight)
+        assert (after.decision.loss_increase is None) == (importance.load(name).UNIT != "loss" or not removed)
+        assert ("Nothing is left" in after.decision.reason) == (not after.mask.any())
+
+
+@pytest.mark.parametrize("name", ELEMENT)
+def test_an_element_method_yields_a_layer_before_its_last_look_at_the_next(name: str) -> None:
+    looked: list[str] = []
+
+    def watched(each: Layer) -> Layer:
+        def looking() -> Moments:
+            looked.append(each.name)
+            return each.moments()
+
+        return Layer(each.name, each.kind, each.weight, looking)
+
+    method: Any = importance.load(name)
+    running = method.prune([watched(layer("a")), watched(layer("b"))], 0.5, method.Options())
+    assert next(running).name == "a"
+    looked.clear()
+    assert next(running).name == "b"
+    assert looked == (["b"] if method.NEEDS else [])
+
+
+@pytest.mark.parametrize("name", ELEMENT)
+def test_an_element_method_answers_the_same_twice(name: str) -> None:
+    once, again = (prune(name, [layer()], 0.5)[0] for _ in range(2))
+    assert np.array_equal(once.weight, again.weight)
+
+
+@pytest.mark.parametrize("name", UNIT)
+@settings(max_examples=25, deadline=None)
+@given(
+    units=st.integers(1, 12), outputs=st.integers(1, 5), sparsity=st.floats(0, 0.999), seed=st.integers(0, 99)
+)
+def test_a_unit_method_keeps_the_count_it_was_asked_to_and_never_none(
+    name: str, units: int, outputs: int, sparsity: float, seed: int
+) -> None:
+    method: Any = importance.load(name)
+    kept = method.keep(np.random.default_rng(seed).normal(size=(units, outputs)), sparsity, method.Options())
+    assert len(kept) == max(1, units - round(sparsity * units))
+    assert np.array_equal(kept, np.unique(kept))
+    assert kept.min() >= 0 and kept.max() < units
+
+
+def test_an_unknown_method_is_told_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="'magnitud'; known: hessian, magnitude, neuron"):
+        importance.load("magnitud")
+
+
+def test_magnitude_by_layer_and_over_all() -> None:
+    weak, strong = layer("weak"), layer("strong")
+    layers = [Layer("weak", "Dense", weak.weight / 1000, weak.moments), strong]
+    by_layer = prune("magnitude", layers, 0.5)
+    assert [np.count_nonzero(each.mask) for each in by_layer] == [12, 12]
+    over_all = prune("magnitude", layers, 0.5, scope="global")
+    assert [np.count_nonzero(each.mask) for each in over_all] == [0, 24]
+    assert over_all[0].decision.reason.endswith("Nothing is left of it.")
+    assert over_all[1].decision.action == "kept"
+    for before, after in zip(layers, by_layer, strict=True):
+        assert np.array_equal(after.weight[after.mask], before.weight[after.mask])
+        assert np.abs(before.weight[~after.mask]).max() < np.abs(before.weight[after.mask]).min()
+
+
+def test_neurons_by_absolute_and_by_signed_sum() -> None:
+    outgoing = np.array([[3.0, -3.0], [1.0, 1.0], [-2.0, -2.0], [0.5, 0.0]])
+    assert neuron.keep(outgoing, 0.5, neuron.Options()).tolist() == [0, 2]
+    assert neuron.keep(outgoing, 0.5, neuron.Options(score="sum")).tolist() == [1, 3]
+
+
+def test_hessian_on_white_inputs_is_magnitude() -> None:
+    white = layer(d=10, of=Moments(2 * np.eye(10), np.zeros((10, 10))))
+    (mine,), (theirs,) = prune("hessian", [white], 0.6), prune("magnitude", [white], 0.6)
+    assert np.array_equal(mine.mask, theirs.mask)
+    np.testing.assert_allclose(mine.weight, theirs.weight, rtol=1e-6)
+    assert mine.decision.loss_increase == pytest.approx(np.sum(white.weight[~mine.mask] ** 2), rel=1e-5)
+
+
+def test_hessian_leaves_the_exact_least_squares_of_its_support() -> None:
+    random = np.random.default_rng(3)
+    x = random.normal(size=(60, 8)) @ random.normal(size=(8, 8))
+    subject = layer(d=8, of=moments([(x, x)]))
+    (after,) = prune("hessian", [subject], 0.5, damping=1e-6)
+    increase = 0.0
+    for column, support in enumerate(after.mask.T):
+        wanted = x @ subject.weight[:, column]
+        exact, *_ = np.linalg.lstsq(x[:, support], wanted, rcond=None)
+        np.testing.assert_allclose(after.weight[support, column], exact, rtol=1e-3)
+        increase += float(np.mean((x[:, support] @ exact - wanted) ** 2))
+    assert after.decision.loss_increase == pytest.approx(increase, rel=1e-3)
+
+
+def test_hessian_aims_at_what_the_layer_gave_before_its_inputs_were_pruned() -> None:
+    random = np.random.default_rng(4)
+    trained = random.normal(size=(80, 8)) @ random.normal(size=(8, 8))
+    now = trained @ (np.eye(8) + 0.3 * random.normal(size=(8, 8))) + 0.1 * random.normal(size=(80, 8))
+    subject = layer(d=8, of=moments([(now, trained)]))
+    (after,) = prune("hessian", [subject], 0.5, damping=1e-6)
+    for column, support in enumerate(after.mask.T):
+        exact, *_ = np.linalg.lstsq(now[:, support], trained @ subject.weight[:, column], rcond=None)
+        np.testing.assert_allclose(after.weight[support, column], exact, rtol=1e-3)
+
+
+def test_hessian_shares_the_budget_of_a_layer_by_loss_or_evenly() -> None:
+    subject = layer(d=10, r=4)
+    uneven = Layer("a", "Dense", subject.weight * np.float32([0.01, 1, 1, 1]), subject.moments)
+    (by_loss,), (even,) = (prune("hessian", [uneven], 0.5, allocation=way) for way in ("layer", "row"))
+    assert np.count_nonzero(~by_loss.mask) == np.count_nonzero(~even.mask) == 20
+    assert not by_loss.mask[:, 0].any()
+    assert (even.mask.sum(axis=0) == 5).all()
+    assert by_loss.decision.loss_increase < even.decision.loss_increase
+
+
+def test_hessian_shares_the_budget_of_a_model_by_relative_loss() -> None:
+    """A layer whose inputs are nearly of rank one gives up more than one that needs all of its inputs."""
+    random = np.random.default_rng(8)
+    alike = random.normal(size=(60, 1)) @ np.ones((1, 8)) + 0.01 * random.normal(size=(60, 8))
+    needed = layer("a", d=8, of=Moments(2 * np.eye(8), np.zeros((8, 8))))
+    redundant = layer("b", d=8, of=moments([(alike, alike)]))
+    layers = [Layer("a", "Dense", needed.weight / 1000, needed.moments), redundant]
+    first, second = prune("hessian", layers, 0.5)
+    assert np.count_nonzero(~first.mask) + np.count_nonzero(~second.mask) == 32
+    assert np.count_nonzero(second.mask) < 8 < np.count_nonzero(first.mask)
+    by_layer = prune("hessian", layers, 0.5, allocation="layer")
+    assert [np.count_nonzero(each.mask) for each in by_layer] == [16, 16]
+
+
+def test_hessian_counts_silent_inputs_and_reports_its_damping() -> None:
+    x = np.random.default_rng(6).normal(size=(30, 6)) * [1, 1, 0, 1, 1, 0]
+    (after,) = prune("hessian", [layer(of=moments([(x, x)]))], 0.5, damping=0.01)
+    assert "2 of its 6 inputs were zero in every calibration sample." in after.decision.reason
+    assert after.decision.damping == pytest.approx(0.01 * 2 * np.mean(x**2))
+    assert not after.mask[[2, 5]].any()
+
+
+def test_hessian_leaves_wide_layers_whole_without_looking_at_their_inputs() -> None:
+    def never() -> Moments:
+        raise AssertionError
+
+    wide = Layer("a", "Dense", np.ones((9, 2), np.float32), never)
+    (after,) = prune("hessian", [wide], 0.5, max_fan_in=8)
+    assert after.decision.action == "kept"
+    assert after.decision.reason == "It has 9 inputs, more than max_fan_in: 8."
+    assert after.mask.all()
+
+
+@pytest.mark.parametrize("options", [hessian.Options, magnitude.Options, neuron.Options])
+def test_options_can_be_written_and_read(options: Any) -> None:
+    assert options.model_validate_json(options().model_dump_json()) == options()
+
+
+def test_streamed_moments_are_those_of_one_batch() -> None:
+    random = np.random.default_rng(7)
+    now, trained = (random.normal(size=(50, 5)).astype(np.float32) for _ in range(2))
+    whole = moments([(now, trained)])
+    streamed = moments((now[part], trained[part]) for part in (slice(0, 7), slice(7, 8), slice(8, 50)))
+    np.testing.assert_allclose(streamed.hessian, whole.hessian, atol=1e-12)
+    np.testing.assert_allclose(streamed.drift, whole.drift, atol=1e-12)
+    mean = now.mean(axis=0)
+    np.testing.assert_allclose(
+        whole.hessian, 2 * np.cov(now.T, bias=True) + 2 * np.outer(mean, mean), atol=1e-6
+    )
+    np.testing.assert_allclose(moments([(now, now)]).drift, 0)
+
+
+def test_moments_refuse_nothing_and_what_is_not_finite() -> None:
+    with pytest.raises(ValueError, match="received none"):
+        moments([])
+    with pytest.raises(ValueError, match="received NaN or infinity"):
+        moments([(np.full((2, 2), np.nan), np.zeros((2, 2)))])
