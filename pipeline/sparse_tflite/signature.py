@@ -1,0 +1,65 @@
+"""What a .tflite file takes and gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.errors import UserError
+from pipeline.sparse_tflite.flatbuffer import damage_is_told, read_model
+from pipeline.sparse_tflite.schema import schema
+
+
+class TensorSignature(BaseModel):
+    """An input or output: its name, its shape with the batch, its type as numpy names it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Signature(BaseModel):
+    """The inputs and outputs of a model, in order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inputs: tuple[TensorSignature, ...]
+    outputs: tuple[TensorSignature, ...]
+
+
+def read_signature(content: bytes, name: str) -> Signature:
+    """The signature of the file's first subgraph; raises `UserError` when it is no TFLite file."""
+    model = read_model(content, name)
+    if not model.subgraphs:
+        raise UserError(f"{name}: holds no graph")
+    with damage_is_told(name):
+        graph = model.subgraphs[0]
+        return Signature(
+            inputs=tuple(_tensor(graph.tensors[index]) for index in graph.inputs),
+            outputs=tuple(_tensor(graph.tensors[index]) for index in graph.outputs),
+        )
+
+
+def one_float_input(signature: Signature, name: str) -> TensorSignature:
+    """The only input of a float32 model with batch 1; raises `UserError` for any other model."""
+    if len(signature.inputs) != 1 or len(signature.outputs) != 1:
+        counts = f"{len(signature.inputs)} inputs and {len(signature.outputs)} outputs"
+        raise UserError(f"{name}: expected one input and one output, received {counts}")
+    (tensor,) = signature.inputs
+    if tensor.dtype != "float32" or tensor.shape[:1] != (1,):
+        raise UserError(
+            f"{name}: expected a float32 input of batch 1, received {tensor.dtype} {tensor.shape}"
+        )
+    return tensor
+
+
+def _tensor(tensor: Any) -> TensorSignature:
+    kinds = {
+        value: kind.lower() for kind, value in vars(schema().TensorType).items() if not kind.startswith("_")
+    }
+    return TensorSignature(
+        name=tensor.name.decode(), shape=tuple(int(size) for size in tensor.shape), dtype=kinds[tensor.type]
+    )
