@@ -1,0 +1,37 @@
+"""Do two variants of a model give the same answers?"""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+TOLERANCE = 1e-4
+
+
+class Agreement(BaseModel):
+    """The outputs of a variant beside those of its twin, on the same inputs.
+
+    `greatest_difference` is relative to the greatest output of the twin, and null where an output is not finite.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int
+    greatest_difference: float | None
+    limit: float = TOLERANCE
+    agrees: bool
+
+
+def compare(twin: np.ndarray, variant: np.ndarray) -> Agreement:
+    """Compare outputs (samples, ...) of one shape; NaN and infinity never agree with anything."""
+    if twin.shape != variant.shape:
+        raise ValueError(f"expected outputs of one shape, received {twin.shape} and {variant.shape}")
+    if not (np.isfinite(twin).all() and np.isfinite(variant).all()):
+        return Agreement(samples=len(twin), greatest_difference=None, agrees=False)
+    scale = float(np.abs(twin).max(initial=0.0))
+    difference = float(np.abs(twin - variant).max(initial=0.0))
+    relative = difference / scale if scale else (0.0 if difference == 0 else float("inf"))
+    agrees = relative <= TOLERANCE
+    return Agreement(
+        samples=len(twin), greatest_difference=relative if np.isfinite(relative) else None, agrees=agrees
+    )

@@ -1,0 +1,67 @@
+"""What a device reported about one variant: raw, and never changed afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """Frozen, and nothing unknown in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MemoryReading(Record):
+    """A process's memory in bytes: resident now and at most, of it anonymous and file-backed, and swapped."""
+
+    rss: int
+    hwm: int
+    anonymous: int | None
+    file: int | None
+    swap: int | None
+
+
+class MemoryCourse(Record):
+    """The measured process's memory at its four stations; the high-water mark was reset before loading."""
+
+    before_load: MemoryReading
+    after_load: MemoryReading
+    after_first: MemoryReading
+    steady: MemoryReading
+
+    @property
+    def peak_added(self) -> int:
+        """Bytes that loading and running the model added to the process, at most."""
+        return max(0, self.steady.hwm - self.before_load.rss)
+
+    @property
+    def steady_added(self) -> int:
+        """Bytes the process holds more after the last sample than before loading."""
+        return max(0, self.steady.rss - self.before_load.rss)
+
+
+class Repetition(Record):
+    """One fresh process: load, first inference, warm-ups, samples; times in nanoseconds."""
+
+    step: int
+    load_ns: int
+    first_ns: int
+    warmup_ns: tuple[int, ...]
+    samples_ns: tuple[int, ...]
+    memory: MemoryCourse
+    threads: int
+    clock: dict[str, Any]
+    versions: dict[str, Any]
+    operators: tuple[str, ...] | None
+
+
+class Measurement(Record):
+    """All repetitions of one variant in one session on one device, and its metric there."""
+
+    variant: str
+    digest: str
+    emulated: bool
+    repetitions: tuple[Repetition, ...]
+    metric: float | None

@@ -1,0 +1,134 @@
+"""The result document: everything one run found out. This file owns it; `docs/result.schema.json` is made from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from pipeline import atomic
+from pipeline.errors import UserError
+from pipeline.measurement.agreement import Agreement
+from pipeline.measurement.gates import Gate
+from pipeline.measurement.measurement import Measurement, Record
+from pipeline.measurement.statistics import Summary
+from pipeline.measurement.validity import Validity
+from pipeline.measurement.verdict import Verdict
+from pipeline.measurement.winner import Winner
+from pipeline.pruning.decision import LayerDecision
+from pipeline.sparse_tflite.fully_connected import EncodingDecision
+
+SCHEMA_VERSION: Literal[1] = 1
+
+
+class StageRecord(Record):
+    """A stage of the run: its cache key, and whether its outputs were there already."""
+
+    stage: str
+    key: str
+    cached: bool
+    seconds: float
+
+
+class VariantFile(Record):
+    """A .tflite file of the run."""
+
+    digest: str
+    bytes: int
+
+
+class ModelResult(Record):
+    """The model on the host, before and after; what was done to each layer and each operator."""
+
+    metric: str
+    direction: Literal["higher", "lower"]
+    metric_before: float
+    metric_pruned: float
+    metric_after: float
+    parameters_before: int
+    parameters_after: int
+    layers: tuple[LayerDecision, ...]
+    encodings: tuple[EncodingDecision, ...]
+    agreement: Agreement
+    variants: dict[str, VariantFile]
+
+
+class Installed(Record):
+    """What was switched in on the device."""
+
+    path: str
+    digest: str
+    previous: str | None
+
+
+class TargetResult(Record):
+    """All that one device said, and what follows from it."""
+
+    emulated: bool
+    transport: str
+    runtime: str | None = None
+    device: dict[str, Any] = {}
+    environment: dict[str, Any] = {}
+    measurements: dict[str, Measurement] = {}
+    summaries: dict[str, Summary] = {}
+    validity: Validity | None = None
+    agreement: Agreement | None = None
+    gates: dict[str, tuple[Gate, ...]] = {}
+    verdicts: tuple[Verdict, ...] = ()
+    winner: Winner | None = None
+    installed: Installed | None = None
+    seconds: dict[str, float] = {}
+    error: str | None = None
+    exit_code: int
+    headline: str
+
+
+class Result(Record):
+    """One run: the plan as it was, the stages, the model, and each target's result under its name."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: str
+    created: str
+    version: str
+    plan: dict[str, Any]
+    host: dict[str, str]
+    stages: tuple[StageRecord, ...]
+    model: ModelResult | None
+    targets: dict[str, TargetResult]
+    exit_code: int
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The plan's name."""
+        return str(self.plan["name"])
+
+
+def save(result: Result, folder: Path) -> Path:
+    """Write `result.json` into the run's folder."""
+    path = folder / "result.json"
+    atomic.write(path, result.model_dump_json(indent=1).encode())
+    return path
+
+
+def load(run: Path) -> Result:
+    """The result in a run's folder, or in the file itself. Raises `UserError` when it is none of ours."""
+    path = run / "result.json" if run.is_dir() else run
+    try:
+        return Result.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read: {error.strerror}; expected a run's folder, for example runs/latest"
+        ) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "(file)"
+        raise UserError(
+            f"{path}: not a result of schema version {SCHEMA_VERSION}: {where}: {first['msg']}"
+        ) from None
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the document, version 1."""
+    return Result.model_json_schema(mode="serialization")

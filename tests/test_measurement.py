@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.measurement import gates, validity, verdict, winner
+from pipeline.measurement.agreement import compare
+from pipeline.measurement.measurement import Measurement, MemoryCourse, MemoryReading, Repetition
+from pipeline.measurement.statistics import Estimate, Summary, percentile, ratio, summarise
+from pipeline.plan import GatesSection, LatencyGate
+from pipeline.stages.measure import turns
+
+MIB = 1 << 20
+
+
+def reading(rss: int, hwm: int) -> MemoryReading:
+    return MemoryReading(rss=rss, hwm=hwm, anonymous=rss // 2, file=rss // 2, swap=0)
+
+
+def repetition(samples_ns: Sequence[int], step: int = 0) -> Repetition:
+    memory = MemoryCourse(
+        before_load=reading(30 * MIB, 30 * MIB),
+        after_load=reading(33 * MIB, 33 * MIB),
+        after_first=reading(34 * MIB, 35 * MIB),
+        steady=reading(34 * MIB, 35 * MIB),
+    )
+    return Repetition(
+        step=step,
+        load_ns=2_000_000,
+        first_ns=500_000,
+        warmup_ns=(100,),
+        samples_ns=tuple(samples_ns),
+        memory=memory,
+        threads=1,
+        clock={},
+        versions={},
+        operators=None,
+    )
+
+
+def measurement(variant: str, *repetitions: Sequence[int], metric: float | None = 0.9) -> Measurement:
+    made = tuple(repetition(samples, step) for step, samples in enumerate(repetitions))
+    return Measurement(variant=variant, digest="0" * 64, emulated=False, repetitions=made, metric=metric)
+
+
+def test_turns_balance_a_drift() -> None:
+    assert turns("ABC", 4) == list("ABCCBAABCCBA")
+    order = turns(["a", "b", "c"], 6)
+    assert {name: sum(i for i, each in enumerate(order) if each == name) for name in "abc"} == dict.fromkeys(
+        "abc", 51
+    )
+
+
+def test_summary_of_known_samples() -> None:
+    found = summarise(measurement("dense", range(1_000_000, 1_000_101), range(1_000_000, 1_000_101)))
+    assert found.p50_ms.value == pytest.approx(1.00005)
+    assert found.minimum_ms == 1.0
+    assert (found.load_ms, found.first_ms, found.samples) == (2.0, 0.5, 202)
+    assert found.peak_memory_bytes == 5 * MIB
+    assert found.steady_memory_bytes == 4 * MIB
+    assert found.process_peak_bytes == 35 * MIB
+
+
+@given(st.lists(st.lists(st.integers(1, 10**6), min_size=3, max_size=20), min_size=2, max_size=5))
+@settings(deadline=None, max_examples=50)
+def test_an_interval_holds_its_estimate_and_is_reproducible(parts: list[list[int]]) -> None:
+    samples = [np.array(part, float) for part in parts]
+    first = percentile(samples, 90)
+    assert first == percentile(samples, 90)
+    assert first.low is not None and first.high is not None
+    assert first.low <= first.value <= first.high
+
+
+def test_an_interval_is_as_wide_as_processes_differ() -> None:
+    steady = percentile([np.full(500, 1.0) for _ in range(6)], 50)
+    assert (steady.low, steady.high) == (1.0, 1.0)
+    moving = percentile([np.full(500, 1.0 + step / 10) for step in range(6)], 50)
+    assert moving.low is not None and moving.high is not None
+    assert moving.low < 1.2 < 1.3 < moving.high
+
+
+def test_a_ratio_is_that_of_the_pairs() -> None:
+    slow_drift = [1000, 1100, 1210, 1331]
+    a = measurement("a", *[[2 * value] * 3 for value in slow_drift])
+    b = measurement("b", *[[value] * 3 for value in slow_drift])
+    found = ratio(a, b)
+    assert found.value == pytest.approx(2)
+    assert found.low == pytest.approx(2) and found.high == pytest.approx(2)
+
+
+def test_a_ratio_interval_is_students() -> None:
+    # log ratios 0, 0, ln 4: mean ln 4 / 3, deviation ln 4 / sqrt 3; t(0.975, 2) = 4.30265
+    a = measurement("a", [100] * 3, [100] * 3, [400] * 3)
+    b = measurement("b", [100] * 3, [100] * 3, [100] * 3)
+    found = ratio(a, b)
+    middle, half = np.log(4) / 3, 4.30265273 * np.log(4) / np.sqrt(3) / np.sqrt(3)
+    assert found.value == pytest.approx(np.exp(middle))
+    assert found.low == pytest.approx(np.exp(middle - half), rel=1e-6)
+    assert found.high == pytest.approx(np.exp(middle + half), rel=1e-6)
+
+
+def test_the_ratio_interval_holds_the_truth_as_often_as_it_says() -> None:
+    random = np.random.default_rng(7)
+    held = 0
+    for _ in range(400):
+        effects = random.normal(0, 0.05, (2, 6))
+        a = measurement("a", *[[int(1e6 * np.exp(effect))] * 3 for effect in effects[0]])
+        b = measurement("b", *[[int(1e6 * np.exp(effect))] * 3 for effect in effects[1]])
+        found = ratio(a, b)
+        assert found.low is not None and found.high is not None
+        held += found.low <= 1 <= found.high
+    assert 0.92 <= held / 400 <= 0.98
+
+
+def test_agreement() -> None:
+    twin = np.array([[1.0, -10.0], [0.5, 2.0]])
+    assert compare(twin, twin + 9e-4).agrees
+    assert not compare(twin, twin + 1.1e-3).agrees
+    assert compare(twin, twin + 5e-4).greatest_difference == pytest.approx(5e-5)
+    spoilt = twin.copy()
+    spoilt[0, 0] = np.nan
+    for pair in ((twin, spoilt), (spoilt, spoilt), (twin, np.full_like(twin, np.inf))):
+        assert not compare(*pair).agrees
+    zeros = np.zeros((2, 2))
+    assert compare(zeros, zeros).agrees and not compare(zeros, zeros + 1e-9).agrees
+    with pytest.raises(ValueError, match="one shape"):
+        compare(twin, twin[:1])
+
+
+def sound(*, spread: float = 0) -> dict[str, Measurement]:
+    return {
+        name: measurement(name, [1000] * 5, [int(1000 * (1 + spread))] * 5)
+        for name in ("baseline", "dense", "sparse")
+    }
+
+
+def state_of(measurements: dict[str, Measurement], environment: dict[str, Any]) -> str:
+    return validity.check(measurements, environment, 2).state
+
+
+def test_validity() -> None:
+    assert validity.check(sound(), {}, 2) == validity.Validity(state="valid")
+    assert state_of(sound(spread=0.3), {}) == "suspect"
+    assert state_of(sound(), {"before": {"load_average": [3.0], "cores": 2}}) == "suspect"
+    assert state_of(sound(), {"before": {"load_average": [1.0], "cores": 2}}) == "valid"
+    missing = validity.check(sound(), {}, 3)
+    assert missing.state == "invalid" and "baseline: 2 repetitions, expected 3" in missing.reasons
+    frozen = {"dense": measurement("dense", [0] * 5, [10] * 5)}
+    assert state_of(frozen, {}) == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "state"),
+    [
+        (0, 0, "valid"),
+        (0x50000, 0x50000, "valid"),
+        (0, 0x50000, "suspect"),
+        (0, 0x50005, "suspect"),
+        (None, None, "valid"),
+    ],
+)
+def test_throttling_during_the_session_makes_it_suspect(
+    before: int | None, after: int | None, state: str
+) -> None:
+    environment = {"before": {"throttled": before}, "after": {"throttled": after}}
+    assert state_of(sound(), environment) == state
+
+
+def summary(p50: float = 2.0, metric: float | None = 0.9, memory: int = 1000) -> Summary:
+    estimate = Estimate(value=p50, low=p50, high=p50)
+    return Summary(
+        samples=10,
+        load_ms=1,
+        first_ms=1,
+        minimum_ms=p50,
+        p50_ms=estimate,
+        p90_ms=estimate,
+        p99_ms=estimate,
+        peak_memory_bytes=memory,
+        steady_memory_bytes=memory,
+        process_peak_bytes=memory,
+        metric=metric,
+    )
+
+
+def held(
+    limits: GatesSection, emulated: bool = False, direction: Any = "higher", **mine: Any
+) -> dict[str, bool]:
+    found = gates.hold(limits, summary(**mine), summary(metric=0.95), 5000, direction, emulated)
+    assert winner.passed(found) == all(each.passed or each.advisory for each in found)
+    return {each.name: each.passed for each in found}
+
+
+def test_gates_hold_what_the_plan_limits_and_nothing_else() -> None:
+    assert held(GatesSection(max_metric_drop=None)) == {}
+    limits = GatesSection(
+        max_metric_drop=0.05,
+        max_latency_ms=LatencyGate(p50=2.0, p99=1.9),
+        max_file_bytes=4999,
+        max_memory_bytes=1000,
+    )
+    assert held(limits, metric=0.91) == {
+        "max_metric_drop": True,
+        "max_latency_ms.p50": True,
+        "max_latency_ms.p99": False,
+        "max_file_bytes": False,
+        "max_memory_bytes": True,
+    }
+    assert held(limits, metric=0.89)["max_metric_drop"] is False
+    assert held(limits, metric=None)["max_metric_drop"] is False
+
+
+def test_a_drop_is_counted_in_the_metrics_own_direction() -> None:
+    limits = GatesSection(max_metric_drop=0.02)
+    assert held(limits, direction="lower", metric=0.5) == {"max_metric_drop": True}
+    assert held(limits, direction="lower", metric=0.98) == {"max_metric_drop": False}
+
+
+def test_absolute_figures_of_an_emulated_device_are_advisory_unless_the_plan_says_otherwise() -> None:
+    limits = GatesSection(max_latency_ms=LatencyGate(p50=1.0), max_memory_bytes=10, max_file_bytes=10)
+    for counts, failing in (
+        (False, {"max_file_bytes"}),
+        (True, {"max_file_bytes", "max_latency_ms.p50", "max_memory_bytes"}),
+    ):
+        found = gates.hold(
+            limits.model_copy(update={"emulated_counts": counts, "max_metric_drop": None}),
+            summary(),
+            summary(),
+            5000,
+            "higher",
+            emulated=True,
+        )
+        assert {each.name for each in found if not (each.passed or each.advisory)} == failing
+
+
+def test_a_failed_gate_says_by_how_much() -> None:
+    (found,) = gates.hold(
+        GatesSection(max_metric_drop=None, max_file_bytes=4000), summary(), summary(), 5000, "higher", False
+    )
+    assert found.sentence == "max_file_bytes: 5,000 bytes, limit 4,000 bytes: failed by 1,000 bytes"
+
+
+GOOD = gates.Gate(name="g", limit=1, value=1, unit="", passed=True, advisory=False)
+BAD = gates.Gate(name="g", limit=1, value=2, unit="", passed=False, advisory=False)
+
+
+def chosen(
+    sparse_ns: Sequence[int], sparse_bytes: int, dense_gate: Any = GOOD, sparse_gate: Any = GOOD
+) -> Any:
+    measurements = {
+        "baseline": measurement("baseline", *[[10]] * 4),
+        "dense": measurement("dense", *[[value] for value in (1000, 1010, 990, 1000)]),
+        "sparse": measurement("sparse", *[[value] for value in sparse_ns]),
+    }
+    held = {"dense": (dense_gate,), "sparse": (sparse_gate,)}
+    return winner.choose(measurements, held, {"dense": 5000, "sparse": sparse_bytes})
+
+
+def test_the_faster_wins_even_when_it_is_larger() -> None:
+    found = chosen([500, 505, 495, 500], 9000)
+    assert (found.variant, found.verdict) == ("sparse", "sparse wins")
+
+
+def test_the_slower_loses_even_when_it_is_smaller() -> None:
+    found = chosen([1500, 1510, 1490, 1500], 100)
+    assert (found.variant, found.verdict) == ("dense", "dense wins")
+    assert "1.500 of dense's time" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("size", "variant", "said"), [(4999, "sparse", "sparse for size only"), (5000, "dense", "dense wins")]
+)
+def test_without_a_difference_in_speed_size_decides_and_dense_breaks_a_tie(
+    size: int, variant: str, said: str
+) -> None:
+    found = chosen([1000, 900, 1100, 1005], size)
+    assert (found.variant, found.verdict) == (variant, said)
+
+
+def test_a_variant_that_failed_a_gate_is_not_chosen_nor_is_the_baseline() -> None:
+    assert chosen([500] * 4, 100, sparse_gate=BAD).variant == "dense"
+    assert chosen([5000] * 4, 9000, dense_gate=BAD).variant == "sparse"
+    assert chosen([500] * 4, 100, dense_gate=BAD, sparse_gate=BAD) is None
+
+
+def test_verdicts_against_the_baseline() -> None:
+    measurements = {
+        "baseline": measurement("baseline", *[[value] for value in (1000, 1001, 999, 1000)], metric=0.95),
+        "sparse": measurement("sparse", *[[value] for value in (1100, 1101, 1099, 1100)], metric=0.96),
+    }
+    summaries = {name: summarise(each) for name, each in measurements.items()}
+    sizes = {"baseline": 100, "sparse": 40}
+    found = verdict.against_baseline(measurements, summaries, sizes, "sparse", "accuracy", "higher")
+    assert {each.metric: each.outcome for each in found} == {
+        "p50_ms": "regressed",
+        "peak_memory_bytes": "pass",
+        "file_bytes": "pass",
+        "accuracy": "pass",
+    }
+    noisy = {
+        **measurements,
+        "sparse": measurement("sparse", *[[value] for value in (500, 2000, 800, 3000)], metric=None),
+    }
+    summaries = {name: summarise(each) for name, each in noisy.items()}
+    found = verdict.against_baseline(noisy, summaries, sizes, "sparse", "accuracy", "higher")
+    assert {each.metric: each.outcome for each in found}["p50_ms"] == "unstable"
+    assert {each.metric: each.outcome for each in found}["accuracy"] == "missing"
