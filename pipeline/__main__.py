@@ -1,0 +1,5 @@
+"""`python -m pipeline` is `edgepipe`."""
+
+from pipeline.cli import main
+
+main()

@@ -1,0 +1,255 @@
+"""The commands: read the input, call one function, say what came out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline import commands, locate
+from pipeline.entry import guarded
+from pipeline.errors import ExitCode, UserError
+from pipeline.progress import Progress
+
+app = typer.Typer(
+    name="edgepipe",
+    help="Prune a trained Keras model, make it sparse TFLite, deploy it, and let the device's own evidence decide.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+devices = typer.Typer(
+    help="Emulated devices: bring them up and down.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(devices, name="devices")
+
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")
+]
+Target = Annotated[str, typer.Option("--target", "-t", help="A target's name: rpi4 is targets/rpi4.yaml.")]
+Host = Annotated[str, typer.Option("--host", help="[user@]host[:port], instead of the target's own.")]
+Out = Annotated[Path, typer.Option("--out", help="The file to write.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value, laid over the plan; may be repeated.")
+]
+
+
+def main() -> None:
+    """Run the command line; every ending has its exit code, see `ExitCode`."""
+    guarded(app)
+
+
+def show(document: Any, as_json: bool, *renderables: Any) -> None:
+    """Print the JSON document, or what a person reads."""
+    if as_json:
+        typer.echo(json.dumps(document, indent=1, default=str))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for renderable in renderables:
+        console.print(renderable)
+
+
+@app.command()
+def deploy(
+    plan: Annotated[str, typer.Argument(help="The plan file.")] = "pipeline.yaml",
+    target: Annotated[
+        str, typer.Option("--target", "-t", help="One target or several: local,rpi4.")
+    ] = "local",
+    settings: Settings = None,
+    host: Host = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train, prune, convert, deploy, measure on the device, judge, install, report."""
+    names = [name.strip() for name in target.split(",") if name.strip()]
+    read, folder, targets = commands.read_all(plan, settings or [], names, host)
+    if dry_run:
+        planned = commands.dry_run(read, folder, list(targets))
+        show(planned, as_json, *[f"{step['stage']}: {step['from']}" for step in planned["steps"]])
+        return
+    found = commands.deploy(read, folder, targets, Progress())
+    from pipeline.reports import terminal
+
+    where = f"report: runs/{found.id}/report.html"
+    show(found.model_dump(mode="json"), as_json, terminal.summary(found), where)
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def prune(
+    model: Annotated[Path, typer.Argument(help="A .keras or Keras 3 .h5 model.")],
+    out: Out,
+    data: Annotated[Path, typer.Option("--data", help=".npz with x_train, y_train, x_test, y_test.")],
+    method: Annotated[str, typer.Option("--method", help="magnitude, neuron or hessian.")] = "hessian",
+    sparsity: Annotated[
+        float, typer.Option("--sparsity", help="Share of weights, or of units, to remove.")
+    ] = 0.8,
+    metric: Annotated[
+        str, typer.Option("--metric", help="accuracy, auc, mse, or file.py:function.")
+    ] = "accuracy",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Prune one model file: the metric before and after, and what became of each layer."""
+    from pipeline.pruning.decision import LayerDecision
+    from pipeline.reports import terminal
+
+    chosen = [f"prune.method={method}", f"prune.sparsity={sparsity}", *(settings or [])]
+    report = commands.prune(model, data, out, metric, chosen, Progress())
+    decisions = [LayerDecision.model_validate(each) for each in report["decisions"]]
+    words = (
+        f"{metric} {report['metric_before']:.4f} before, {report['metric_after']:.4f} after; written to {out}"
+    )
+    show(report, as_json, terminal.decisions_table(decisions), words)
+
+
+@app.command()
+def convert(
+    model: Annotated[Path, typer.Argument(help="A .keras or Keras 3 .h5 model.")],
+    out: Out,
+    target: Target = "local",
+    as_json: Json = False,
+) -> None:
+    """Convert one model file to .tflite, pruned weights sparse where that makes the file smaller."""
+    report = commands.convert(model, out, target, Progress())
+    lines = [
+        f"{each['operator']} {each['tensor']}: {each['encoding']}; {each['reason']}"
+        for each in report["encodings"]
+    ]
+    show(report, as_json, *lines, f"{report['bytes']:,} bytes written to {out}")
+
+
+@app.command()
+def measure(
+    model: Annotated[Path, typer.Argument(help="A float32 .tflite model of batch 1.")],
+    target: Target = "local",
+    host: Host = "",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A key of the plan's measure section: repetitions=4.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure one .tflite file on a device, with random inputs."""
+    report = commands.measure(model, target, host, settings or [], Progress())
+    show(report, as_json, *_measured(report))
+    if report["validity"]["state"] == "invalid":
+        raise typer.Exit(ExitCode.DEVICE)
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="A run's folder, for example runs/latest.")],
+    after: Annotated[Path, typer.Argument(help="Another run's folder.")],
+    as_json: Json = False,
+) -> None:
+    """Set two runs side by side."""
+    from pipeline import result
+    from pipeline.measurement import comparison
+    from pipeline.reports import terminal
+
+    found = comparison.compare(result.load(before), result.load(after))
+    show(found.model_dump(mode="json"), as_json, terminal.comparison_table(found))
+
+
+@app.command()
+def status(target: Target = "local", host: Host = "", as_json: Json = False) -> None:
+    """Say what is installed on a device."""
+    report = commands.status(target, locate.read_target(target, host=host))
+    show(report, as_json, *_installed(report))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")] = Path("runs/latest"), as_json: Json = False
+) -> None:
+    """Show a run again, and write its page anew from its result."""
+    from pipeline import atomic, result
+    from pipeline.reports import html, terminal
+
+    found = result.load(run)
+    page = (run if run.is_dir() else run.parent) / "report.html"
+    atomic.write(page, html.render(found).encode())
+    show(found.model_dump(mode="json"), as_json, terminal.summary(found), f"report: {page}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the result document."""
+    from pipeline import result
+
+    show(result.json_schema(), True)
+
+
+@devices.command("up")
+def devices_up(
+    names: Annotated[list[str] | None, typer.Argument(help="Which; all when left out.")] = None,
+) -> None:
+    """Start emulated devices and wait until they answer."""
+    from targets import emulation
+
+    for name in _emulated(names):
+        with Progress().step(f"{name}: up"):
+            emulation.up(name)
+
+
+@devices.command("down")
+def devices_down(
+    names: Annotated[list[str] | None, typer.Argument(help="Which; all when left out.")] = None,
+) -> None:
+    """End emulated devices; nothing of them stays."""
+    from targets import emulation
+
+    for name in _emulated(names):
+        with Progress().step(f"{name}: down"):
+            emulation.down(name)
+
+
+@devices.command("list")
+def devices_list(as_json: Json = False) -> None:
+    """Say which emulated devices there are, and which are up."""
+    from targets import emulation
+
+    states = {name: str(emulation.status(name)) for name in emulation.names()}
+    show(states, as_json, *[f"{name}: {state}" for name, state in states.items()])
+
+
+def _emulated(names: list[str] | None) -> list[str]:
+    from pipeline.strict_yaml import suggest
+    from targets import emulation
+
+    unknown = [name for name in names or [] if name not in emulation.names()]
+    if unknown:
+        raise UserError(
+            *[f"{name}: no such emulated device; {suggest(name, emulation.names())}" for name in unknown]
+        )
+    return names or list(emulation.names())
+
+
+def _measured(report: dict[str, Any]) -> list[str]:
+    label = " (emulated: no figure of the real device)" if report["emulated"] else ""
+    lines = [f"{report['target']}, {report['runtime']}{label}: {report['validity']['state']}"]
+    lines += [f"  {reason}" for reason in report["validity"]["reasons"]]
+    if summary := report["summary"]:
+        p50 = summary["p50_ms"]
+        lines.append(f"p50 {p50['value']:.4g} ms, 95 % interval {p50['low']:.4g} to {p50['high']:.4g}")
+        lines.append(f"p90 {summary['p90_ms']['value']:.4g} ms, p99 {summary['p99_ms']['value']:.4g} ms")
+        lines.append(f"load {summary['load_ms']:.4g} ms, first inference {summary['first_ms']:.4g} ms")
+        lines.append(f"memory added: {summary['peak_memory_bytes']:,} bytes at most")
+    return lines
+
+
+def _installed(report: dict[str, Any]) -> list[str]:
+    manifest = report["manifest"]
+    if manifest is None:
+        return [f"{report['target']}: nothing is installed"]
+    state = "whole" if report["model_ok"] else "DAMAGED: its hash is not the manifest's; deploy again"
+    return [
+        f"{report['target']}: {manifest['variant']} of plan {manifest['plan']}, run {manifest['run']}",
+        f"  {manifest['bytes']:,} bytes, sha256 {manifest['sha256']}, {state}",
+        f"  runtime {manifest['runtime']}, encodings {', '.join(manifest['encodings'])}",
+    ]

@@ -1,0 +1,174 @@
+"""What each command does, as a function of values; the command line only reads and shows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import atomic, deployment, engine, locate
+from pipeline.artifacts import Artifact, Store, file_digest
+from pipeline.errors import UserError
+from pipeline.measurement import validity
+from pipeline.measurement.statistics import summarise
+from pipeline.models import sources
+from pipeline.models.load import ENDINGS
+from pipeline.plan import MeasureSection, PlanBase, plan_model
+from pipeline.progress import Progress
+from pipeline.result import Result
+from pipeline.sparse_tflite.signature import one_float_input, read_signature
+from pipeline.stages import deploy as deploy_stage
+from pipeline.stages import judge
+from pipeline.stages import measure as measure_stage
+from pipeline.stages.data import MIN_EVALUATION
+from pipeline.strict_yaml import read_values
+from targets.device import open_device
+from targets.places import state_folder
+from targets.target import TargetBase
+
+
+def store() -> Store:
+    """The machine's one store."""
+    return Store(state_folder() / "store")
+
+
+def read_all(
+    plan: str, settings: Sequence[str], names: Sequence[str], host: str
+) -> tuple[PlanBase, Path, dict[str, TargetBase]]:
+    """Plan and targets; every mistake in any of them is told at once, before any work."""
+    problems: list[str] = []
+    found: tuple[PlanBase, Path] | None = None
+    targets: dict[str, TargetBase] = {}
+    try:
+        found = locate.read_plan(plan, settings)
+    except UserError as error:
+        problems += error.problems
+    if not names:
+        problems.append("--target: expected a name, received nothing; for example --target local")
+    for name in names:
+        try:
+            targets[Path(name).stem] = locate.read_target(
+                name, found[1] if found else Path(plan).parent, host
+            )
+        except UserError as error:
+            problems += error.problems
+    if problems or found is None:
+        raise UserError(*problems)
+    return found[0], found[1], targets
+
+
+def dry_run(plan: PlanBase, folder: Path, targets: Sequence[str]) -> dict[str, Any]:
+    """What a deploy would do, step by step."""
+    with store().in_use() as cache:
+        stages = engine.what_would_run(plan, folder, cache)
+    steps = [{"stage": stage, "from": "cache" if there else "anew"} for stage, there in stages]
+    steps += [
+        {"stage": f"{target}: {stage}", "from": "anew"}
+        for target in targets
+        for stage in ("deploy", "measure", "judge", "install")
+    ]
+    return {"plan": plan.model_dump(mode="json"), "steps": [*steps, {"stage": "report", "from": "anew"}]}
+
+
+def deploy(plan: PlanBase, folder: Path, targets: dict[str, TargetBase], progress: Progress) -> Result:
+    """One deploy into `runs/` of the working folder; the cache is brought under its cap at the end."""
+    cache = store()
+    try:
+        with cache.in_use():
+            return deployment.run(plan, folder, targets, cache, Path("runs"), progress)
+    finally:
+        cache.shrink(plan.store.max_mebibytes << 20)
+
+
+def prune(
+    model: Path, data: Path, out: Path, metric: str, settings: Sequence[str], progress: Progress
+) -> dict[str, Any]:
+    """Prune a model file with an .npz file into `out`; returns the stage's report."""
+    _check_ending(out, ".keras")
+    values = {
+        "name": "prune",
+        "model": {"source": str(model)},
+        "data": {"source": str(data)},
+        "metric": {"source": metric},
+        "prune": {},
+    }
+    plan = read_values(values, plan_model(), overrides=settings, folder=Path(), name="edgepipe prune")
+    with store().in_use() as cache:
+        host = engine.run_host_stages(plan, Path(), cache, progress, last="prune")
+        with atomic.new_file(out) as temporary:
+            shutil.copyfile(host.outputs["prune"]["model"].path, temporary)
+    return host.report("prune")
+
+
+def convert(model: Path, out: Path, target: str, progress: Progress) -> dict[str, Any]:
+    """Convert a model file into `out`, compared with its dense twin on random inputs; returns encodings and size."""
+    from pipeline.models.load import load_model
+    from pipeline.stages.convert import convert_twins
+
+    _check_ending(out, ".tflite")
+    locate.read_target(target)
+    try:
+        source = sources.parse(str(model), Path(), ENDINGS)
+    except ValueError as error:
+        raise UserError(f"{model}: {error}") from None
+    with progress.step("convert"):
+        loaded = load_model(source.artifact(), source.artifact())
+        samples = random_inputs(tuple(loaded.input_shape[1:]))
+        dense, content, report = convert_twins(loaded, samples)
+    atomic.write(out, content)
+    return {"target": target, "dense_bytes": len(dense), "bytes": len(content), **report}
+
+
+def measure(
+    model: Path, target: str, host: str, settings: Sequence[str], progress: Progress
+) -> dict[str, Any]:
+    """Measure one .tflite file on a device with random inputs; returns summary, validity and the measurement."""
+    options = read_values({}, MeasureSection, overrides=settings, folder=Path(), name="edgepipe measure")
+    found = locate.read_target(target, host=host)
+    try:
+        content = model.read_bytes()
+    except OSError as error:
+        raise UserError(f"{model}: cannot be read: {error.strerror}") from None
+    shape = one_float_input(read_signature(content, str(model)), str(model)).shape[1:]
+    variants = {"model": Artifact(file_digest(model), "tflite", model)}
+    with store().in_use() as cache, open_device(target, found) as device:
+        with cache.new("array") as path:
+            np.save(path, random_inputs(shape))
+            inputs = cache.put_file("array", path)
+        with progress.step(f"{target}: deploy") as say:
+            deployed = deploy_stage.run(device, variants, inputs, say)
+        with progress.step(f"{target}: measure") as say:
+            session = measure_stage.run(options, device, deployed, say)
+    measurement = judge.measurements_of(session, variants, found.emulated)["model"]
+    valid = validity.check({"model": measurement}, session.environment, options.repetitions)
+    return {
+        "target": target,
+        "emulated": found.emulated,
+        "runtime": deployed.runtime,
+        "validity": valid.model_dump(mode="json"),
+        "summary": None if valid.state == "invalid" else summarise(measurement).model_dump(mode="json"),
+        "environment": session.environment,
+        "measurement": measurement.model_dump(mode="json"),
+    }
+
+
+def status(name: str, target: TargetBase) -> dict[str, Any]:
+    """What is installed on a device, and whether the file there still has the hash its manifest says."""
+    with open_device(name, target) as device:
+        found = device.ask("status", install_path=target.install_path)[-1]
+    return {"target": name, "manifest": found["manifest"], "model_ok": found["model_ok"]}
+
+
+def random_inputs(shape: tuple[int, ...]) -> np.ndarray:
+    """Inputs (32, *shape) from a seeded normal distribution."""
+    if None in shape:
+        raise UserError(f"the model's input shape {shape} is not fixed; only the batch may be open")
+    return np.random.default_rng(0).normal(size=(MIN_EVALUATION, *shape)).astype(np.float32)
+
+
+def _check_ending(path: Path, ending: str) -> None:
+    if path.suffix != ending:
+        raise UserError(f"--out {path}: expected a {ending} file")

@@ -1,0 +1,189 @@
+"""One deploy: the host's stages, then each target from connection to verdict, into one result document."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import engine
+from pipeline.artifacts import Artifact, Store
+from pipeline.engine import HostRun
+from pipeline.errors import Disagreement, ExitCode
+from pipeline.plan import PlanBase
+from pipeline.progress import Progress
+from pipeline.result import ModelResult, Result, TargetResult, VariantFile
+from pipeline.stages import deploy, install, judge, measure, report
+from pipeline.stages.convert import VARIANTS
+from targets.device import Device, open_device
+from targets.errors import TargetError
+from targets.target import TargetBase
+
+TOOLS = ("edgepipe", "tensorflow", "keras", "numpy")
+
+
+def run(
+    plan: PlanBase,
+    folder: Path,
+    targets: Mapping[str, TargetBase],
+    store: Store,
+    runs: Path,
+    progress: Progress,
+) -> Result:
+    """Deploy to every target. The result is written after each target, so that none is lost to what comes after.
+
+    A target that cannot be reached is known before any work begins; when none can, no work begins. Raises
+    `UserError`; what a device does wrong is in the result.
+    """
+    found = _new_result(plan)
+    reached = _check_reachable(targets, progress)
+    found = found.model_copy(
+        update={"targets": {name: each for name, each in reached.items() if each is not None}}
+    )
+    if all(reached.values()):
+        return _finish(found, runs)
+    try:
+        host = engine.run_host_stages(plan, folder, store, progress)
+    except Disagreement as error:
+        return _finish(found.model_copy(update={"error": str(error)}), runs)
+    found = found.model_copy(update={"stages": tuple(host.records), "model": _model_result(plan, host)})
+    for name, target in targets.items():
+        if reached[name] is None:
+            one = _run_target(name, target, plan, host, found.id, progress)
+            found = found.model_copy(update={"targets": {**found.targets, name: one}})
+            found = _finish(found, runs)
+    return found
+
+
+def _new_result(plan: PlanBase) -> Result:
+    now = time.gmtime()
+    return Result(
+        id=f"{time.strftime('%Y%m%d-%H%M%S', now)}-{plan.name}-{uuid.uuid4().hex[:6]}",
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", now),
+        version=engine.tool_versions(("edgepipe",))["edgepipe"],
+        plan=plan.model_dump(mode="json"),
+        host=engine.tool_versions(TOOLS),
+        stages=(),
+        model=None,
+        targets={},
+        exit_code=0,
+    )
+
+
+def _finish(found: Result, runs: Path) -> Result:
+    """Settle the exit code and write the run: missing evidence weighs more than a failed gate."""
+    codes = [each.exit_code for each in found.targets.values()] + (
+        [int(ExitCode.GATE)] if found.error else []
+    )
+    code = next((each for each in (ExitCode.DEVICE, ExitCode.GATE) if each in codes), ExitCode.PASS)
+    found = found.model_copy(update={"exit_code": int(code)})
+    report.run(found, runs)
+    return found
+
+
+def _check_reachable(targets: Mapping[str, TargetBase], progress: Progress) -> dict[str, TargetResult | None]:
+    """None for each target that answers, else its failed result."""
+    reached: dict[str, TargetResult | None] = {}
+    for name, target in targets.items():
+        try:
+            with progress.step(f"{name}: connect") as say, open_device(name, target) as device:
+                say(device.probe.sentence)
+            reached[name] = None
+        except TargetError as error:
+            reached[name] = _failed(target, error)
+    return reached
+
+
+def _failed(target: TargetBase, error: TargetError, **known: Any) -> TargetResult:
+    return TargetResult(
+        emulated=target.emulated,
+        transport=target.transport,
+        error=str(error),
+        exit_code=int(ExitCode.DEVICE),
+        headline=f"no evidence from the device, nothing installed: {error.message.splitlines()[0]}",
+        **known,
+    )
+
+
+def _model_result(plan: PlanBase, host: HostRun) -> ModelResult:
+    pruned, converted = host.report("prune"), host.report("convert")
+    files = {
+        name: VariantFile(
+            digest=host.outputs["convert"][name].digest,
+            bytes=host.outputs["convert"][name].path.stat().st_size,
+        )
+        for name in VARIANTS
+    }
+    return ModelResult(
+        metric=plan.metric.source,
+        direction=plan.metric.better,
+        layers=tuple(pruned.pop("decisions")),
+        encodings=tuple(converted["encodings"]),
+        agreement=converted["agreement"],
+        variants=files,
+        **pruned,
+    )
+
+
+def _run_target(
+    name: str, target: TargetBase, plan: PlanBase, host: HostRun, run_id: str, progress: Progress
+) -> TargetResult:
+    known: dict[str, Any] = {}
+    try:
+        with open_device(name, target) as device:
+            known["device"] = device.probe.model_dump(mode="json", exclude={"agent"})
+            _measure_and_judge(name, device, plan, host, progress, known)
+            if known["exit_code"] == ExitCode.PASS:
+                with _timed("install", known), progress.step(f"{name}: install"):
+                    known["installed"] = _install(device, plan, host, known, run_id)
+    except TargetError as error:
+        for settled in ("exit_code", "headline"):
+            known.pop(settled, None)
+        return _failed(target, error, **known)
+    return TargetResult(emulated=target.emulated, transport=target.transport, **known)
+
+
+def _measure_and_judge(
+    name: str, device: Device, plan: PlanBase, host: HostRun, progress: Progress, known: dict[str, Any]
+) -> None:
+    """Fill `known` with what the device said and what follows from it, as far as it comes."""
+    variants = {variant: host.outputs["convert"][variant] for variant in VARIANTS}
+    with _timed("deploy", known), progress.step(f"{name}: deploy") as say:
+        deployed = deploy.run(device, variants, host.outputs["data"]["inputs"], say)
+    known["runtime"] = deployed.runtime
+    with _timed("measure", known), progress.step(f"{name}: measure") as say:
+        session = measure.run(plan.measure, device, deployed, say)
+    emulated = device.target.emulated
+    measurements = judge.measurements_of(
+        session,
+        variants,
+        emulated,
+        plan.metric.source,
+        host.files.metric,
+        np.load(host.outputs["data"]["targets"].path),
+    )
+    sizes = {variant: artifact.path.stat().st_size for variant, artifact in variants.items()}
+    known.update(judge.run(plan, session, measurements, sizes, emulated))
+
+
+@contextlib.contextmanager
+def _timed(phase: str, known: dict[str, Any]) -> Iterator[None]:
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        known.setdefault("seconds", {})[phase] = round(time.monotonic() - started, 3)
+
+
+def _install(device: Device, plan: PlanBase, host: HostRun, known: Mapping[str, Any], run_id: str) -> Any:
+    variant = known["winner"].variant
+    model: Artifact = host.outputs["convert"][variant]
+    encodings = [each["encoding"] for each in host.report("convert")["encodings"]]
+    labels = host.report("data")["labels"]
+    manifest = install.manifest(model, variant, encodings, known["runtime"], labels, plan.name, run_id)
+    return install.run(device, model, manifest)

@@ -1,0 +1,179 @@
+"""The stages in order, their cache keys, and what one run does: the only place that knows the order."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.artifacts import Artifact, Store, canonical_json
+from pipeline.models import sources
+from pipeline.models.load import ENDINGS
+from pipeline.plan import PlanBase
+from pipeline.progress import Progress
+from pipeline.result import StageRecord
+from pipeline.source_digest import source_digest
+
+CACHED_STAGES = ("data", "train", "prune", "convert")
+
+
+@dataclass(frozen=True)
+class UserFiles:
+    """The plan's own files as artifacts; None where the plan names something built in."""
+
+    model: Artifact
+    data: Artifact | None
+    metric: Artifact | None
+
+    @classmethod
+    def of(cls, plan: PlanBase, folder: Path) -> UserFiles:
+        """Digest the files that the plan names; its paths are relative to `folder`."""
+        data = None if plan.data.source.startswith("sklearn:") else plan.data.source
+        metric = plan.metric.source if ":" in plan.metric.source else None
+        return cls(
+            model=sources.parse(plan.model.source, folder, ENDINGS).artifact(),
+            data=sources.parse(data, folder, (".npz",)).artifact() if data else None,
+            metric=sources.parse(metric, folder, ()).artifact() if metric else None,
+        )
+
+
+@dataclass
+class HostRun:
+    """What the cached stages of a run made, by stage and output, and the record of each."""
+
+    files: UserFiles
+    outputs: dict[str, dict[str, Artifact]] = field(default_factory=dict)
+    records: list[StageRecord] = field(default_factory=list)
+
+    def report(self, stage: str) -> dict[str, Any]:
+        """The report that a stage left."""
+        report: dict[str, Any] = self.outputs[stage]["report"].read_json()
+        return report
+
+
+def run_host_stages(
+    plan: PlanBase, folder: Path, store: Store, progress: Progress, last: str = CACHED_STAGES[-1]
+) -> HostRun:
+    """Data, train, prune and convert, up to `last`, each from the cache where its key is known.
+
+    Raises `UserError`, `Disagreement`.
+    """
+    run = HostRun(UserFiles.of(plan, folder))
+    for stage in CACHED_STAGES[: CACHED_STAGES.index(last) + 1]:
+        inputs = _inputs(stage, run.outputs, run.files)
+        run.outputs[stage], record = run_stage(stage, _options(stage, plan), inputs, store, progress)
+        run.records.append(record)
+    return run
+
+
+def what_would_run(plan: PlanBase, folder: Path, store: Store) -> list[tuple[str, bool]]:
+    """Each cached stage, and whether its outputs are there already; after the first that is not, none is."""
+    files = UserFiles.of(plan, folder)
+    outputs: dict[str, dict[str, Artifact]] = {}
+    found: list[tuple[str, bool]] = []
+    for stage in CACHED_STAGES:
+        made = None
+        if len(outputs) == len(found):
+            options = _options(stage, plan)
+            provenance = _provenance(stage, options, _inputs(stage, outputs, files))
+            made = store.find(stage, _key(provenance))
+            if made is not None:
+                outputs[stage] = made
+        found.append((stage, made is not None))
+    return found
+
+
+def run_stage(
+    stage: str, options: BaseModel, inputs: Mapping[str, Artifact], store: Store, progress: Progress
+) -> tuple[dict[str, Artifact], StageRecord]:
+    """One stage: its outputs from the store, or made and remembered."""
+    started = time.monotonic()
+    provenance = _provenance(stage, options, inputs)
+    key = _key(provenance)
+    outputs = store.find(stage, key)
+    cached = outputs is not None
+    if outputs is None:
+        with progress.step(stage) as say:
+            outputs = _module(stage).run(options, inputs, store, say)
+        store.remember(stage, key, outputs, provenance)
+    else:
+        progress.line(f"{stage}: from cache")
+    record = StageRecord(stage=stage, key=key, cached=cached, seconds=round(time.monotonic() - started, 3))
+    return outputs, record
+
+
+def _inputs(
+    stage: str, outputs: Mapping[str, Mapping[str, Artifact]], files: UserFiles
+) -> dict[str, Artifact]:
+    """What each stage is given. A model written in Python goes along wherever its own layers must be known."""
+    source = files.model if files.model.kind == "source" else None
+    given: dict[str, Artifact | None]
+    if stage == "data":
+        given = {"data": files.data}
+    elif stage == "train":
+        given = {"model": files.model, "dataset": outputs["data"]["dataset"]}
+    elif stage == "prune":
+        given = {
+            "model": outputs["train"]["model"],
+            "dataset": outputs["data"]["dataset"],
+            "source": source,
+            "metric": files.metric,
+        }
+    else:
+        given = {
+            "baseline": outputs["train"]["model"],
+            "pruned": outputs["prune"]["model"],
+            "inputs": outputs["data"]["inputs"],
+            "source": source,
+        }
+    return {name: artifact for name, artifact in given.items() if artifact is not None}
+
+
+def _module(stage: str) -> ModuleType:
+    return importlib.import_module(f"pipeline.stages.{stage}")
+
+
+def _options(stage: str, plan: PlanBase) -> BaseModel:
+    options: BaseModel = _module(stage).options(plan)
+    return options
+
+
+def _provenance(stage: str, options: BaseModel, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    module = _module(stage)
+    own = [Path(str(module.__file__)), *getattr(module, "loaded_by_name", lambda _: [])(options)]
+    return {
+        "stage": stage,
+        "source": _source_of(tuple(own)),
+        "options": options.model_dump(mode="json"),
+        "inputs": {name: artifact.digest for name, artifact in inputs.items()},
+        "tools": tool_versions(module.TOOLS),
+    }
+
+
+def _key(provenance: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(provenance)).hexdigest()
+
+
+@functools.cache
+def _source_of(paths: tuple[Path, ...]) -> str:
+    return source_digest(paths, Path(__file__).absolute().parent.parent)
+
+
+def tool_versions(names: tuple[str, ...]) -> dict[str, str]:
+    """The versions of installed packages, read from their metadata: nothing is imported."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "missing"
+    return found

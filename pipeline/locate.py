@@ -1,0 +1,59 @@
+"""Find plans and targets: in the working folder first, then beside the plan, then in the package."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.plan import PlanBase, plan_model
+from pipeline.strict_yaml import read_yaml, suggest
+from targets.target import TargetBase, target_model
+
+
+def package_folders() -> list[Path]:
+    """Where the package's own plans and targets lie: installed, and in a checkout."""
+    here = Path(__file__).parent
+    targets = importlib.util.find_spec("targets")
+    beside = [Path(folder).parent for folder in (targets.submodule_search_locations or [])] if targets else []
+    return [here, *beside]
+
+
+def read_plan(name: str, overrides: Iterable[str] = ()) -> tuple[PlanBase, Path]:
+    """The plan of that name or path, and the folder that its paths are relative to. Raises `UserError`."""
+    path = _find([Path(name)], [Path(), *package_folders()])
+    if path is None:
+        raise UserError(
+            f"{name}: no such plan here or in the package; expected a YAML file, for example pipeline.yaml"
+        )
+    return read_yaml(path, plan_model(), overrides=overrides), path.absolute().parent
+
+
+def read_target(name: str, plan_folder: Path | None = None, host: str = "") -> TargetBase:
+    """The target of that name (`rpi4` is `targets/rpi4.yaml`) or path.
+
+    `host` is `[user@]host[:port]`, instead of the target's own. Raises `UserError` with every mistake in
+    the file, or with the names there are.
+    """
+    folders = [Path(), *([plan_folder] if plan_folder else []), *package_folders()]
+    wanted = Path(name) if name.endswith(".yaml") else Path("targets", f"{name}.yaml")
+    path = _find([wanted], folders)
+    if path is None:
+        known = sorted({found.stem for folder in folders for found in (folder / "targets").glob("*.yaml")})
+        raise UserError(f"{name}: no such target; {suggest(name, known)}")
+    return read_yaml(path, target_model(), overrides=_host_overrides(host))
+
+
+def _host_overrides(host: str) -> list[str]:
+    if not host:
+        return []
+    user, at, address = host.rpartition("@")
+    name, colon, port = address.partition(":")
+    given = {"ssh.user": user if at else "", "ssh.host": name, "ssh.port": port if colon else ""}
+    return [f"{key}={value}" for key, value in given.items() if value]
+
+
+def _find(names: Iterable[Path], folders: Iterable[Path]) -> Path | None:
+    places = (folder / name for folder in folders for name in names)
+    return next((place for place in places if place.is_file()), None)

@@ -1,0 +1,209 @@
+"""What pipeline.yaml says, as frozen models; `pipeline.yaml` itself comments every key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    create_model,
+    model_validator,
+)
+
+from pipeline.models import data, load, metrics, sources
+from pipeline.pruning import importance
+from pipeline.strict_yaml import suggest
+
+
+class Section(BaseModel):
+    """A part of the plan: nothing unknown in it, nothing changed after reading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _folder(info: ValidationInfo) -> Path:
+    return Path((info.context or {}).get("folder", "."))
+
+
+def _source(*endings: str, also: Callable[[str], bool] = lambda text: False) -> Any:
+    def check(text: str, info: ValidationInfo) -> str:
+        if not also(text):
+            sources.parse(text, _folder(info), endings)
+        return text
+
+    return AfterValidator(check)
+
+
+def _bundled(text: str) -> bool:
+    if not text.startswith("sklearn:"):
+        return False
+    name = text.removeprefix("sklearn:")
+    if name not in data.BUNDLED:
+        raise ValueError(f"unknown data set {name!r}; {suggest(name, data.BUNDLED)}")
+    return True
+
+
+def _builtin_metric(text: str) -> bool:
+    if text in metrics.BUILTIN:
+        return True
+    if ":" not in text:
+        raise ValueError(f"unknown metric {text!r}; {suggest(text, [*metrics.BUILTIN, 'file.py:function'])}")
+    return False
+
+
+def _method(name: str) -> str:
+    if name not in importance.names():
+        raise ValueError(f"unknown method {name!r}; {suggest(name, importance.names())}")
+    return name
+
+
+class ModelSection(Section):
+    """The model to deploy."""
+
+    source: Annotated[str, _source(*load.ENDINGS)]
+
+
+class DataSection(Section):
+    """The data it is trained, pruned and judged with."""
+
+    source: Annotated[str, _source(".npz", also=_bundled)]
+    targets: Literal["labels", "inputs"] = "labels"
+    test_fraction: float = Field(0.25, gt=0, lt=1)
+    seed: int = Field(0, ge=0)
+    labels: tuple[str, ...] = ()
+
+
+class MetricSection(Section):
+    """What the model is judged by."""
+
+    source: Annotated[str, _source(also=_builtin_metric)] = "accuracy"
+    direction: metrics.Direction | None = None
+
+    @model_validator(mode="after")
+    def _has_a_direction(self) -> MetricSection:
+        known = metrics.BUILTIN.get(self.source)
+        if known is None and self.direction is None:
+            raise ValueError(
+                f"direction: missing; say whether 'higher' or 'lower' values of {self.source} are better"
+            )
+        if known and self.direction not in (None, known):
+            raise ValueError(f"direction: {self.source} is better when {known}; leave the key out")
+        return self
+
+    @property
+    def better(self) -> metrics.Direction:
+        """Which values are better."""
+        return self.direction or metrics.BUILTIN[self.source]
+
+
+class FitSection(Section):
+    """How weights are fitted: full training, or fine-tuning of what pruning left."""
+
+    epochs: int = Field(0, ge=0)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    seed: int = Field(0, ge=0)
+
+
+class TrainSection(FitSection):
+    """Training of a model that came without weights."""
+
+    when: Literal["auto", "always", "never"] = "auto"
+    epochs: int = Field(20, ge=1)
+    loss: Annotated[str, Field(min_length=1)] = "auto"
+
+
+class PruneBase(Section):
+    """Pruning; each method's own options stand under the method's name."""
+
+    method: Annotated[str, AfterValidator(_method)] = "hessian"
+    sparsity: float = Field(0.8, ge=0, lt=1)
+    fine_tune: FitSection = FitSection()
+
+    @property
+    def options(self) -> BaseModel:
+        """The options of the chosen method."""
+        options: BaseModel = getattr(self, self.method)
+        return options
+
+
+def _prune_section() -> type[PruneBase]:
+    methods: dict[str, Any] = {name: importance.load(name).Options for name in importance.names()}
+    sections: dict[str, Any] = {name: (options, options()) for name, options in methods.items()}
+    return create_model("PruneSection", __base__=PruneBase, **sections)
+
+
+class ConvertSection(Section):
+    """Conversion to TFLite."""
+
+    precision: Literal["float32"] = "float32"
+    agreement_samples: int = Field(32, ge=32)
+
+
+class MeasureSection(Section):
+    """The measuring protocol, for each variant; variants take turns in fresh processes: A B C C B A ..."""
+
+    repetitions: int = Field(6, ge=2, le=1000)
+    warmup_runs: int = Field(10, ge=1)
+    warmup_seconds: float = Field(0.1, ge=0)
+    min_samples: int = Field(50, ge=3)
+    min_seconds: float = Field(0.25, ge=0)
+    max_samples: int = Field(1000, ge=3)
+    evaluation_samples: int | None = Field(None, ge=32)
+    step_deadline_s: float = Field(300, gt=0)
+
+    @model_validator(mode="after")
+    def _can_end(self) -> MeasureSection:
+        if self.max_samples < self.min_samples:
+            raise ValueError(f"max_samples: {self.max_samples} is below min_samples, {self.min_samples}")
+        return self
+
+
+class LatencyGate(Section):
+    """Limits of the latency's percentiles, in milliseconds."""
+
+    p50: float | None = Field(None, gt=0)
+    p90: float | None = Field(None, gt=0)
+    p99: float | None = Field(None, gt=0)
+
+
+class GatesSection(Section):
+    """What a variant must hold to be installed; a limit left out is no limit."""
+
+    max_metric_drop: float | None = 0.02
+    max_latency_ms: LatencyGate = LatencyGate()
+    max_file_bytes: int | None = Field(None, gt=0)
+    max_memory_bytes: int | None = Field(None, gt=0)
+    emulated_counts: bool = False
+
+
+class StoreSection(Section):
+    """The cache of what the stages made."""
+
+    max_mebibytes: int = Field(4096, ge=1)
+
+
+class PlanBase(Section):
+    """One plan: a model, its data, and what is to happen to it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    model: ModelSection
+    data: DataSection
+    metric: MetricSection = MetricSection()
+    train: TrainSection = TrainSection()
+    prune: PruneBase
+    convert: ConvertSection = ConvertSection()
+    measure: MeasureSection = MeasureSection()
+    gates: GatesSection = GatesSection()
+    store: StoreSection = StoreSection()
+
+
+def plan_model() -> type[PlanBase]:
+    """The model of a plan file, with a section for the options of each pruning method there is."""
+    return create_model("Plan", __base__=PlanBase, prune=(_prune_section(), ...))

@@ -1,0 +1,69 @@
+"""Convert: three .tflite variants from one run, and the proof that the sparse one answers as its dense twin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.artifacts import Artifact, Store
+from pipeline.errors import Disagreement
+from pipeline.measurement.agreement import compare
+from pipeline.models.load import load_model
+from pipeline.plan import PlanBase
+from pipeline.progress import Say
+from pipeline.sparse_tflite.fully_connected import make_sparse
+from pipeline.sparse_tflite.keras_conversion import outputs_on_host, to_tflite
+
+TOOLS = ("tensorflow", "keras", "numpy", "flatbuffers")
+VARIANTS = ("baseline", "dense", "sparse")
+
+
+class Options(BaseModel):
+    """What this stage sees of the plan."""
+
+    model_config = ConfigDict(frozen=True)
+
+    precision: str
+    agreement_samples: int
+
+
+def options(plan: PlanBase) -> Options:
+    """The part of the plan that this stage sees."""
+    return Options(precision=plan.convert.precision, agreement_samples=plan.convert.agreement_samples)
+
+
+def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say) -> dict[str, Artifact]:
+    """Inputs: `baseline`, `pruned` (.keras), `inputs` (evaluation set), `source`. Outputs: the variants, `report`.
+
+    Raises `Disagreement` when sparse and dense differ by more than the limit.
+    """
+    say("baseline")
+    baseline = to_tflite(load_model(inputs["baseline"], inputs.get("source")))
+    say("pruned")
+    samples = np.load(inputs["inputs"].path, mmap_mode="r")[: options.agreement_samples]
+    dense, sparse, report = convert_twins(load_model(inputs["pruned"], inputs.get("source")), samples)
+    say(f"baseline {len(baseline):,}, dense {len(dense):,}, sparse {len(sparse):,} bytes")
+    contents = dict(zip(VARIANTS, (baseline, dense, sparse), strict=True))
+    return {name: store.put("tflite", content) for name, content in contents.items()} | {
+        "report": store.put_json(report)
+    }
+
+
+def convert_twins(model: Any, samples: np.ndarray) -> tuple[bytes, bytes, dict[str, Any]]:
+    """A model's dense and sparse file, and the report of encodings and of their agreement on `samples` (n, ...).
+
+    Raises `Disagreement` when their answers differ by more than the limit on this machine.
+    """
+    dense = to_tflite(model)
+    sparse, decisions = make_sparse(dense)
+    agreement = compare(outputs_on_host(dense, samples), outputs_on_host(sparse, samples))
+    if not agreement.agrees:
+        raise Disagreement(
+            f"convert: on this machine the sparse file differs from its dense twin by {agreement.greatest_difference}"
+            f" of the greatest output (limit {agreement.limit}) on {agreement.samples} inputs; nothing was deployed"
+        )
+    encodings = [decision.model_dump() for decision in decisions]
+    return dense, sparse, {"encodings": encodings, "agreement": agreement.model_dump()}

@@ -1,0 +1,123 @@
+"""Measure: every variant on the device, in turn, in fresh processes; its answers come back with its times."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from pipeline.artifacts import file_digest
+from pipeline.measurement.measurement import Repetition
+from pipeline.plan import MeasureSection
+from pipeline.progress import Say
+from pipeline.stages.deploy import Deployed
+from targets.device import Device, Event
+from targets.errors import TargetError
+
+GRACE_S = 60.0
+AGENT_KEYS = ("warmup_runs", "warmup_seconds", "min_samples", "min_seconds", "max_samples")
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one session on one device yielded: `outputs` (samples, ...) of each variant on the evaluation set."""
+
+    repetitions: dict[str, tuple[Repetition, ...]]
+    outputs: dict[str, np.ndarray]
+    environment: dict[str, Any]
+
+
+def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -> Session:
+    """Run the session. Raises `TargetError` when the device or its agent fails, and when it breaks off."""
+    names = list(deployed.variants)
+    session = uuid.uuid4().hex
+    places = {name: f"{device.target.workdir}/outputs/{session}-{name}.npy" for name in names}
+    steps: list[dict[str, Any]] = [
+        {"kind": "evaluate", "variant": name, "outputs": places[name]} for name in names
+    ]
+    steps += [{"kind": "time", "variant": name} for name in turns(names, options.repetitions)]
+
+    def tell(event: Event) -> None:
+        if "step" in event:
+            say(f"{event['step'] + 1} of {len(steps)}: {event['variant']} {event['event']}")
+
+    try:
+        events = device.ask(
+            "measure",
+            tell,
+            deadline_s=options.step_deadline_s * len(steps) + GRACE_S,
+            lock=device.lock,
+            bundle=deployed.bundle,
+            runtime=deployed.runtime,
+            threads=device.target.threads,
+            variants=deployed.variants,
+            inputs=deployed.inputs,
+            steps=steps,
+            protocol=options.model_dump(include=set(AGENT_KEYS)),
+            step_deadline_s=options.step_deadline_s,
+        )
+        outputs = _fetch(device, events)
+    finally:
+        _tidy(device, list(places.values()))
+    return Session(_repetitions(device, names, events), outputs, _environment(events))
+
+
+def turns(variants: Sequence[str], repetitions: int) -> list[str]:
+    """A B C C B A A B C ...: each variant `repetitions` times, so that a steady drift weighs on all alike."""
+    order: list[str] = []
+    for repetition in range(repetitions):
+        order += variants if repetition % 2 == 0 else list(reversed(variants))
+    return order
+
+
+def _repetitions(
+    device: Device, names: Sequence[str], events: Sequence[Event]
+) -> dict[str, tuple[Repetition, ...]]:
+    found: dict[str, tuple[Repetition, ...]] = {name: () for name in names}
+    for event in events:
+        if event.get("event") == "repetition":
+            fields = {key: value for key, value in event.items() if key not in ("event", "variant")}
+            try:
+                found[event["variant"]] += (Repetition.model_validate(fields),)
+            except (ValidationError, KeyError) as error:
+                raise TargetError(
+                    f"{device.name}: the agent sent a repetition that is none: {error}"
+                ) from None
+    return found
+
+
+def _environment(events: Sequence[Event]) -> dict[str, Any]:
+    return {
+        str(event["when"]): {key: value for key, value in event.items() if key not in ("event", "when")}
+        for event in events
+        if event.get("event") == "environment"
+    }
+
+
+def _fetch(device: Device, events: Sequence[Event]) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for event in events:
+            if event.get("event") == "evaluated":
+                path = Path(folder, "outputs.npy")
+                device.fetch(event["outputs"], path)
+                if file_digest(path) != event["sha256"]:
+                    raise TargetError(
+                        f"{device.name}: the outputs of {event['variant']} arrived damaged", "run again"
+                    )
+                found[event["variant"]] = np.load(path, allow_pickle=False)
+    return found
+
+
+def _tidy(device: Device, paths: list[str]) -> None:
+    try:
+        device.ask("remove", paths=paths)
+    except TargetError:
+        # The device is gone; what brought us here says so already.
+        return

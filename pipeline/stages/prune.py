@@ -1,0 +1,101 @@
+"""Prune: the chosen method over the baseline, recovery, and the metric before and after."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, SerializeAsAny
+
+from pipeline.artifacts import Artifact, Store
+from pipeline.models import data, metrics
+from pipeline.models.load import keras_module, load_model, save_model
+from pipeline.plan import FitSection, PlanBase
+from pipeline.progress import Say
+from pipeline.pruning import importance
+from pipeline.pruning.prune import prune_model
+from pipeline.pruning.recovery import fine_tune
+from pipeline.stages.train import check_fits, loss_for, loss_name
+
+TOOLS = ("tensorflow", "keras", "numpy")
+
+
+class Options(BaseModel):
+    """What this stage sees of the plan: of the methods' options only those of the chosen one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    method: str
+    sparsity: float
+    method_options: SerializeAsAny[BaseModel]
+    fine_tune: FitSection | None
+    loss: str | None
+    metric: str
+
+
+def options(plan: PlanBase) -> Options:
+    """The part of the plan that this stage sees."""
+    tuning = plan.prune.fine_tune if plan.prune.fine_tune.epochs else None
+    return Options(
+        method=plan.prune.method,
+        sparsity=plan.prune.sparsity,
+        method_options=plan.prune.options,
+        fine_tune=tuning,
+        loss=loss_name(plan) if tuning else None,
+        metric=plan.metric.source,
+    )
+
+
+def loaded_by_name(options: Options) -> list[Path]:
+    """The source files that imports do not show: the method's own."""
+    return [Path(str(importlib.import_module(f"{importance.__name__}.{options.method}").__file__))]
+
+
+def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say) -> dict[str, Artifact]:
+    """Inputs: `model`, `dataset`, and where the user wrote them `source` and `metric`. Outputs: `model`, `report`."""
+    keras_module().utils.set_random_seed(options.fine_tune.seed if options.fine_tune else 0)
+    model = load_model(inputs["model"], inputs.get("source"))
+    dataset = data.load(inputs["dataset"].path)
+    check_fits(model, dataset)
+    before = _metric(options, inputs, model, dataset)
+    calibration = None
+    if "calibration" in importance.load(options.method).NEEDS:
+        calibration = dataset.x_train[: getattr(options.method_options, "calibration_samples", None)]
+    pruned = prune_model(model, options.method, options.sparsity, options.method_options, calibration, say)
+    report: dict[str, Any] = {
+        "decisions": [decision.model_dump() for decision in pruned.decisions],
+        "metric_before": before,
+        "metric_pruned": _metric(options, inputs, pruned.model, dataset),
+    }
+    report["metric_after"] = report["metric_pruned"]
+    if options.fine_tune is not None and options.loss is not None:
+        fit = options.fine_tune
+        fine_tune(
+            pruned.model,
+            pruned.masks,
+            dataset.x_train,
+            dataset.y_train,
+            loss=loss_for(pruned.model, options.loss, dataset.y_train),
+            epochs=fit.epochs,
+            batch_size=fit.batch_size,
+            learning_rate=fit.learning_rate,
+            seed=fit.seed,
+            on_epoch=lambda epoch, loss: say(
+                f"fine-tuning, epoch {epoch + 1} of {fit.epochs}, loss {loss:.4f}"
+            ),
+        )
+        report["metric_after"] = _metric(options, inputs, pruned.model, dataset)
+    report["parameters_before"] = int(model.count_params())
+    report["parameters_after"] = int(pruned.model.count_params())
+    say(f"{options.metric} {before:.4f} before, {report['metric_after']:.4f} after")
+    with store.new("keras") as path:
+        save_model(pruned.model, path)
+        return {"model": store.put_file("keras", path), "report": store.put_json(report)}
+
+
+def _metric(options: Options, inputs: Mapping[str, Artifact], model: Any, dataset: data.Dataset) -> float:
+    outputs = np.asarray(model.predict(dataset.x_test, verbose=0))
+    return metrics.evaluate(options.metric, inputs.get("metric"), dataset.y_test, outputs)

@@ -1,0 +1,157 @@
+"""`edgepipe deploy` over SSH to an emulated Raspberry Pi 4, and what happens when it misbehaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from targets import emulation
+from targets.errors import TargetError
+from tests.loopback_sshd import free_port
+from tests.requirements_for_tests import skip_or_fail
+from tests.workspace import ROOT, Workspace
+
+pytestmark = pytest.mark.device
+NAME = "virtual-rpi4"
+DEPLOY = ("deploy", "plan.yaml", "--target", NAME)
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory, home: Path, port: int) -> Iterator[Workspace]:
+    try:
+        emulation.up(NAME, port=port)
+    except TargetError as error:
+        skip_or_fail(str(error))
+    workspace = Workspace(tmp_path_factory.mktemp("work"), home)
+    (workspace.folder / "targets").mkdir()
+    text = (ROOT / "targets" / f"{NAME}.yaml").read_text()
+    (workspace.folder / "targets" / f"{NAME}.yaml").write_text(text.replace("port: 2224", f"port: {port}"))
+    yield workspace
+    emulation.down(NAME)
+
+
+@pytest.fixture
+def device(workspace: Workspace, port: int) -> Workspace:
+    emulation.up(NAME, port=port)
+    return workspace
+
+
+def test_a_bare_device_is_provisioned_measured_and_gets_the_winner(device: Workspace) -> None:
+    ended = device.run(*DEPLOY)
+    assert ended.code == 0, ended.err
+    assert "EMULATED" in ended.out
+    found = device.result()["targets"][NAME]
+    assert found["emulated"] and found["runtime"] == "tflite-runtime"
+    assert found["device"]["machine"] == "aarch64"
+    assert found["environment"]["before"]["cpu"]["parts"] == ["0xd08"]
+    assert found["agreement"]["agrees"]
+    assert all(each["emulated"] for each in found["measurements"].values())
+    said = device.run("status", "--target", NAME, "--json").json
+    assert said["model_ok"] is True and said["manifest"]["sha256"] == found["installed"]["digest"]
+    assert "emulated" in (device.folder / "runs" / "latest" / "report.html").read_text().lower()
+
+
+def test_the_other_runtime_works_there_as_well(device: Workspace) -> None:
+    place = device.folder / "targets" / "litert.yaml"
+    text = (device.folder / "targets" / f"{NAME}.yaml").read_text()
+    place.write_text(text.replace("runtime: auto", "runtime: ai-edge-litert"))
+    ended = device.run("deploy", "plan.yaml", "--target", "litert")
+    assert ended.code == 0, ended.err
+    assert device.result()["targets"]["litert"]["runtime"] == "ai-edge-litert"
+
+
+def test_absolute_figures_of_an_emulated_device_fail_no_gate_unless_the_plan_allows_it(
+    device: Workspace,
+) -> None:
+    tight = ("--set", "gates.max_latency_ms.p50=0.000001")
+    ended = device.run(*DEPLOY, *tight)
+    assert ended.code == 0, ended.err
+    (gate,) = [
+        each
+        for each in device.result()["targets"][NAME]["gates"]["sparse"]
+        if each["name"] == "max_latency_ms.p50"
+    ]
+    assert gate["advisory"] and not gate["passed"]
+    ended = device.run(*DEPLOY, *tight, "--set", "gates.emulated_counts=true")
+    assert ended.code == 1
+    assert device.result()["targets"][NAME]["installed"] is None
+
+
+def test_a_device_that_vanishes_in_mid_measurement_ends_with_3_and_the_next_run_works(
+    device: Workspace,
+) -> None:
+    process = device.start(*DEPLOY)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if f"{NAME}: measure: 2" in line:
+            break
+    for number in emulation.processes(NAME):
+        try:
+            os.kill(number, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 3, err
+    assert "Traceback" not in out + err
+    found = device.result()["targets"][NAME]
+    assert found["error"] and found["installed"] is None
+
+
+def test_after_that_the_next_run_works(device: Workspace) -> None:
+    ended = device.run(*DEPLOY)
+    assert ended.code == 0, ended.err
+
+
+def test_two_hosts_do_not_measure_at_once(device: Workspace) -> None:
+    first = device.start(*DEPLOY, "--set", "measure.repetitions=12")
+    assert first.stderr is not None
+    for line in first.stderr:
+        if f"{NAME}: measure: 1" in line:
+            break
+    second = device.run(*DEPLOY)
+    out, err = first.communicate(timeout=300)
+    assert second.code == 3 and "wait for the other run" in second.out + second.err
+    assert first.returncode == 0, out + err
+
+
+def test_an_unknown_host_key_is_refused_with_the_line_to_add(device: Workspace) -> None:
+    known = device.home / "devices" / NAME / "known_hosts"
+    kept = known.with_name("kept")
+    shutil.copy(known, kept)
+    try:
+        line = known.read_text().split()
+        known.write_text("")
+        ended = device.run("status", "--target", NAME)
+        assert ended.code == 3
+        assert " ".join(line[1:3]) in ended.err
+    finally:
+        shutil.move(kept, known)
+
+
+def test_measuring_one_file(device: Workspace) -> None:
+    variants = device.result()["model"]["variants"]
+    digest = variants["sparse"]["digest"]
+    model = device.home / "store" / "objects" / digest[:2] / f"{digest}.tflite"
+    shutil.copy(model, device.folder / "model.tflite")
+    settings = [
+        part for each in ("repetitions=2", "min_seconds=0", "min_samples=5") for part in ("--set", each)
+    ]
+    ended = device.run("measure", "model.tflite", "--target", NAME, *settings, "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["emulated"] and json.dumps(ended.json)
+
+
+def test_nothing_of_ours_runs_on_the_device_afterwards(device: Workspace) -> None:
+    commands = [Path(f"/proc/{number}/cmdline").read_bytes() for number in emulation.processes(NAME)]
+    assert commands and not [each for each in commands if b"agent" in each]
