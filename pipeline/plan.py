@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -115,7 +116,7 @@ class TrainSection(FitSection):
     """Training of a model that came without weights."""
 
     when: Literal["auto", "always", "never"] = "auto"
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(30, ge=1)
     loss: Annotated[str, Field(min_length=1)] = "auto"
 
 
@@ -204,6 +205,7 @@ class PlanBase(Section):
     store: StoreSection = StoreSection()
 
 
+@functools.cache
 def plan_model() -> type[PlanBase]:
     """The model of a plan file, with a section for the options of each pruning method there is."""
     return create_model("Plan", __base__=PlanBase, prune=(_prune_section(), ...))

@@ -108,7 +108,7 @@ class Result(Record):
 def save(result: Result, folder: Path) -> Path:
     """Write `result.json` into the run's folder."""
     path = folder / "result.json"
-    atomic.write(path, result.model_dump_json(indent=1).encode())
+    atomic.write(path, result.model_dump_json().encode())
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from typing import Annotated, Any, Literal
@@ -71,6 +72,7 @@ def _options(name: str) -> Any:
     return importlib.import_module(f"targets.transports.{name}").Options
 
 
+@functools.cache
 def target_model() -> type[TargetBase]:
     """The model of a target file: a device, and a section for each transport there is."""
     sections: dict[str, Any] = {name: (_options(name) | None, None) for name in transport_names()}

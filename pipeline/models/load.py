@@ -58,4 +58,5 @@ def load_model(artifact: Artifact, custom: Artifact | None = None) -> Any:
 
 def save_model(model: Any, path: Path) -> None:
     """Write a .keras file."""
-    model.save(path)
+    with quiet():
+        model.save(path)

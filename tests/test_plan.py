@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from pipeline.errors import UserError
+from pipeline.plan import plan_model
+from pipeline.stages import train
+from pipeline.strict_yaml import read_yaml
+from targets.target import target_model
+
+ROOT = Path(__file__).parent.parent
+PLAN = "name: p\nmodel: {source: m.py:build}\ndata: {source: 'sklearn:iris'}\nprune: {}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "m.py").write_text("def build():\n    pass\n\ndef score(y, p):\n    return 0\n")
+    (tmp_path / "m.keras").write_bytes(b"")
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    return tmp_path
+
+
+def read(folder: Path, *overrides: str) -> Any:
+    return read_yaml(folder / "plan.yaml", plan_model(), overrides=overrides)
+
+
+def keys_of(model: type[BaseModel], values: Any, at: str = "") -> list[str]:
+    """The keys of `model` that `values` leaves out."""
+    missing = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if name not in values:
+            missing.append(f"{at}{name}")
+        elif isinstance(inner, type) and issubclass(inner, BaseModel):
+            missing += keys_of(inner, values[name], f"{at}{name}.")
+    return missing
+
+
+def test_the_default_plan_shows_every_key_with_its_default() -> None:
+    values = yaml.safe_load((ROOT / "pipeline.yaml").read_text())
+    assert keys_of(plan_model(), values) == []
+    shown = read_yaml(ROOT / "pipeline.yaml", plan_model())
+    required = {
+        "name": "digits",
+        "model": {"source": shown.model.source},
+        "data": {"source": "sklearn:digits"},
+        "prune": {},
+    }
+    bare = plan_model().model_validate(required, context={"folder": ROOT})
+    assert shown == bare
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*.yaml")), ids=lambda path: path.name)
+def test_every_example_is_a_plan(path: Path) -> None:
+    assert read_yaml(path, plan_model()).name
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("targets/*.yaml")), ids=lambda path: path.name)
+def test_every_target_is_a_target_and_comments_its_keys(path: Path) -> None:
+    target = read_yaml(path, target_model())
+    assert getattr(target, target.transport) is not None
+    assert path.read_text().count("#") >= 8
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.source=m.py:biuld", "did you mean 'build'?"),
+        ("model.source=n.py:build", "no such file"),
+        ("model.source=m.txt", "expected file.py:function or a .keras file or a .h5 file"),
+        ("model.source=/etc/passwd", "expected file.py:function"),
+        ("data.source=sklearn:irs", "did you mean 'iris'?"),
+        ("data.source=none.npz", "no such file"),
+        ("data.test_fraction=1", "less than 1"),
+        ("metric.source=acuracy", "did you mean 'accuracy'?"),
+        ("metric.source=m.py:score", "direction: missing"),
+        ("metric.direction=lower", "accuracy is better when higher"),
+        ("prune.method=hesian", "did you mean 'hessian'?"),
+        ("prune.sparsity=1", "less than 1"),
+        ("prune.sparsity=.inf", "valid number"),
+        ("prune.hessian.damping=-1", "greater than"),
+        ("measure.min_samples=2000", "max_samples: 1000 is below min_samples, 2000"),
+        ("gates.max_latency_ms.p95=1", "unknown key; did you mean 'p99'?"),
+        ("gates.max_file_bytes=0", "greater than 0"),
+        ("name='a b'", "should match pattern"),
+        ("convert.precision=int8", "'float32'"),
+    ],
+)
+def test_an_impossible_value_is_refused(folder: Path, override: str, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read(folder, override)
+    assert words in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "trains"),
+    [
+        ((), True),
+        (("train.when=never",), False),
+        (("model.source=m.keras",), False),
+        (("model.source=m.keras", "train.when=always"), True),
+    ],
+)
+def test_a_model_that_came_trained_is_trained_only_when_asked(
+    folder: Path, overrides: tuple[str, ...], trains: bool
+) -> None:
+    assert (train.options(read(folder, *overrides)).train is not None) == trains
+
+
+def test_a_plan_cannot_be_changed(folder: Path) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        read(folder).name = "other"
