@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
 from pipeline.artifacts import Artifact, Store
+from pipeline.errors import UserError
 from pipeline.models import data, metrics
 from pipeline.models.load import keras_module, load_model, save_model
 from pipeline.plan import FitSection, PlanBase
@@ -64,7 +65,12 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     calibration = None
     if "calibration" in importance.load(options.method).NEEDS:
         calibration = dataset.x_train[: getattr(options.method_options, "calibration_samples", None)]
-    pruned = prune_model(model, options.method, options.sparsity, options.method_options, calibration, say)
+    try:
+        pruned = prune_model(
+            model, options.method, options.sparsity, options.method_options, calibration, say
+        )
+    except ValueError as error:
+        raise UserError(f"prune: {error}") from error
     report: dict[str, Any] = {
         "decisions": [decision.model_dump() for decision in pruned.decisions],
         "metric_before": before,

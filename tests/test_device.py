@@ -1,0 +1,159 @@
+"""A device as the host sees it, on this machine: what travels, what is verified, and what breaks off."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from targets.device import Device
+from targets.errors import TargetError
+from targets.target import target_model
+from targets.transports import Completed, Transport, local
+
+
+class Counting:
+    """The local transport, with every file that it puts written down."""
+
+    def __init__(self) -> None:
+        self._transport: Transport = local.connect(local.Options())
+        self.sent: list[str] = []
+
+    def put(self, source: Path, destination: str, *, deadline_s: float) -> None:
+        self.sent.append(destination)
+        self._transport.put(source, destination, deadline_s=deadline_s)
+
+    def get(self, source: str, destination: Path, *, deadline_s: float) -> None:
+        self._transport.get(source, destination, deadline_s=deadline_s)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        deadline_s: float,
+        on_line: Callable[[bytes], None] | None = None,
+    ) -> Completed:
+        return self._transport.run(argv, stdin=stdin, deadline_s=deadline_s, on_line=on_line)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+@pytest.fixture
+def transport() -> Iterator[Counting]:
+    transport = Counting()
+    yield transport
+    transport.close()
+
+
+def open_device(folder: Path, transport: Counting) -> Device:
+    fields = {
+        "transport": "local",
+        "local": {},
+        "workdir": str(folder / "work dir"),
+        "install_path": str(folder / "i"),
+    }
+    return Device("here", target_model().model_validate(fields), transport)
+
+
+@pytest.fixture
+def device(tmp_path: Path, transport: Counting, home: Path) -> Device:
+    return open_device(tmp_path, transport)
+
+
+def content(folder: Path, text: bytes) -> dict[str, Path]:
+    path = folder / "file.tflite"
+    path.write_bytes(text)
+    return {hashlib.sha256(text).hexdigest(): path}
+
+
+def test_the_agent_travels_once_and_again_when_it_was_changed(tmp_path: Path, transport: Counting) -> None:
+    open_device(tmp_path, transport)
+    open_device(tmp_path, transport)
+    assert len(transport.sent) == 1
+    Path(transport.sent[0]).write_bytes(b"not the agent")
+    open_device(tmp_path, transport).ask("status", install_path=str(tmp_path / "i"))
+    assert len(transport.sent) == 2
+
+
+def test_a_file_travels_once_and_again_when_it_was_changed(
+    device: Device, transport: Counting, tmp_path: Path
+) -> None:
+    files = content(tmp_path, b"model")
+    (place,) = device.push(files).values()
+    assert Path(place).read_bytes() == b"model"
+    before = len(transport.sent)
+    device.push(files)
+    assert len(transport.sent) == before
+    Path(place).write_bytes(b"mode!")
+    device.push(files)
+    assert len(transport.sent) == before + 1
+    assert Path(place).read_bytes() == b"model"
+
+
+def test_a_file_that_is_not_what_its_name_says_is_not_believed(device: Device, tmp_path: Path) -> None:
+    (path,) = content(tmp_path, b"model").values()
+    with pytest.raises(TargetError, match="arrived damaged"):
+        device.push({"0" * 64: path})
+
+
+def test_a_runtime_travels_once_and_again_when_it_was_changed(device: Device, transport: Counting) -> None:
+    _, folder = device.provision(lambda text: None)
+    archives = [name for name in transport.sent if name.endswith(".tar.gz")]
+    assert len(archives) == 1 and not Path(archives[0]).exists()
+    assert device.provision(lambda text: None)[1] == folder
+    assert len([name for name in transport.sent if name.endswith(".tar.gz")]) == 1
+    next(Path(folder).rglob("*.py")).write_bytes(b"changed")
+    device.provision(lambda text: None)
+    assert len([name for name in transport.sent if name.endswith(".tar.gz")]) == 2
+
+
+def test_what_the_agent_refuses_is_told_with_the_devices_name(device: Device) -> None:
+    with pytest.raises(TargetError, match=r"here: expected job\.do to be one of"):
+        device.ask("dance")
+
+
+def agents_on(folder: Path) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(word.startswith(os.fsencode(folder)) for word in words) and b"worker" not in words:
+            found.append(int(process.name))
+    return found
+
+
+def test_an_agent_that_dies_is_a_broken_answer_and_the_next_job_works(device: Device, tmp_path: Path) -> None:
+    runtime, bundle = device.provision(lambda text: None)
+    inputs = tmp_path / "inputs.npy"
+    np.save(inputs, np.zeros((1, 2), np.float32))
+    (tmp_path / "model.tflite").write_bytes(b"no model")
+
+    def kill(event: Any) -> None:
+        for number in agents_on(tmp_path):
+            os.kill(number, signal.SIGKILL)
+
+    job: dict[str, Any] = dict(
+        lock=device.lock,
+        bundle=bundle,
+        runtime=runtime,
+        threads=1,
+        variants={"one": str(tmp_path / "model.tflite")},
+        inputs=str(inputs),
+        steps=[{"kind": "evaluate", "variant": "one", "outputs": str(tmp_path / "out.npy")}],
+        protocol={},
+        step_deadline_s=60,
+    )
+    with pytest.raises(TargetError, match=r"the agent's answer to 'measure' broke off \(exit -9\)"):
+        device.ask("measure", kill, **job)
+    with pytest.raises(TargetError, match="evaluate one"):
+        device.ask("measure", **job)
