@@ -87,7 +87,7 @@ class Store:
     def put(self, kind: str, content: bytes) -> Artifact:
         """Keep `content`."""
         artifact = self._artifact(hashlib.sha256(content).hexdigest(), kind)
-        if not artifact.path.is_file():
+        if not artifact.path.is_file() or file_digest(artifact.path) != artifact.digest:
             atomic.write(artifact.path, content)
         return artifact
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,14 +46,19 @@ def main() -> None:
 
 def show(document: Any, as_json: bool, *renderables: Any) -> None:
     """Print the JSON document, or what a person reads."""
-    if as_json:
-        typer.echo(json.dumps(document, indent=1, default=str))
-        return
     from rich.console import Console
 
-    console = Console(highlight=False)
-    for renderable in renderables:
-        console.print(renderable)
+    try:
+        if as_json:
+            print(json.dumps(document, indent=1, default=str), flush=True)
+            return
+        console = Console(highlight=False)
+        for renderable in renderables:
+            console.print(renderable)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads, `head` for one, has read enough; how the command ends is not theirs to change.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 @app.command()

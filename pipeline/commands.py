@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,14 @@ def read_all(
         problems += error.problems
     if not names:
         problems.append("--target: expected a name, received nothing; for example --target local")
+    if host and len(names) > 1:
+        problems.append(f"--host {host}: expected one target, received {len(names)}")
     for name in names:
+        key = Path(name).stem
+        if key in targets:
+            problems.append(f"--target {name}: there is a target {key} in the list already")
         try:
-            targets[Path(name).stem] = locate.read_target(
-                name, found[1] if found else Path(plan).parent, host
-            )
+            targets[key] = locate.read_target(name, found[1] if found else Path(plan).parent, host)
         except UserError as error:
             problems += error.problems
     if problems or found is None:
@@ -75,10 +79,17 @@ def dry_run(plan: PlanBase, folder: Path, targets: Sequence[str]) -> dict[str, A
 
 def deploy(plan: PlanBase, folder: Path, targets: dict[str, TargetBase], progress: Progress) -> Result:
     """One deploy into `runs/` of the working folder; the cache is brought under its cap at the end."""
+    with _cache(plan) as cache:
+        return deployment.run(plan, folder, targets, cache, Path("runs"), progress)
+
+
+@contextlib.contextmanager
+def _cache(plan: PlanBase) -> Iterator[Store]:
+    """The store, held against eviction; brought under its cap in the end."""
     cache = store()
     try:
         with cache.in_use():
-            return deployment.run(plan, folder, targets, cache, Path("runs"), progress)
+            yield cache
     finally:
         cache.shrink(plan.store.max_mebibytes << 20)
 
@@ -96,7 +107,7 @@ def prune(
         "prune": {},
     }
     plan = read_values(values, plan_model(), overrides=settings, folder=Path(), name="edgepipe prune")
-    with store().in_use() as cache:
+    with _cache(plan) as cache:
         host = engine.run_host_stages(plan, Path(), cache, progress, last="prune")
         with atomic.new_file(out) as temporary:
             shutil.copyfile(host.outputs["prune"]["model"].path, temporary)

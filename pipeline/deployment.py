@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ import numpy as np
 from pipeline import engine
 from pipeline.artifacts import Artifact, Store
 from pipeline.engine import HostRun
-from pipeline.errors import Disagreement, ExitCode
+from pipeline.errors import Disagreement, ExitCode, UserError
 from pipeline.plan import PlanBase
 from pipeline.progress import Progress
 from pipeline.result import ModelResult, Result, TargetResult, VariantFile
@@ -54,17 +55,36 @@ def run(
     found = found.model_copy(update={"stages": tuple(host.records), "model": _model_result(plan, host)})
     for name, target in targets.items():
         if reached[name] is None:
-            one = _run_target(name, target, plan, host, found.id, progress)
-            found = found.model_copy(update={"targets": {**found.targets, name: one}})
-            found = _finish(found, runs)
+            found = _add_target(found, name, target, plan, host, progress, runs)
     return found
 
 
+def _add_target(
+    found: Result,
+    name: str,
+    target: TargetBase,
+    plan: PlanBase,
+    host: HostRun,
+    progress: Progress,
+    runs: Path,
+) -> Result:
+    """Run one target and write the run; what was measured is written whatever ends it."""
+    known: dict[str, Any] = {"settings": _settings(target), "started": _now()}
+    try:
+        one = _run_target(name, target, plan, host, found.id, progress, known)
+    except BaseException as error:
+        if known.get("measurements"):
+            failed = _failed(target, f"the run was ended by {type(error).__name__}", ExitCode.BUG, known)
+            _finish(found.model_copy(update={"targets": {**found.targets, name: failed}}), runs)
+        raise
+    return _finish(found.model_copy(update={"targets": {**found.targets, name: one}}), runs)
+
+
 def _new_result(plan: PlanBase) -> Result:
-    now = time.gmtime()
+    created = _now()
     return Result(
-        id=f"{time.strftime('%Y%m%d-%H%M%S', now)}-{plan.name}-{uuid.uuid4().hex[:6]}",
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", now),
+        id=f"{re.sub('[-:Z]', '', created).replace('T', '-')}-{plan.name}-{uuid.uuid4().hex[:6]}",
+        created=created,
         version=engine.tool_versions(("edgepipe",))["edgepipe"],
         plan=plan.model_dump(mode="json"),
         host=engine.tool_versions(TOOLS),
@@ -80,7 +100,8 @@ def _finish(found: Result, runs: Path) -> Result:
     codes = [each.exit_code for each in found.targets.values()] + (
         [int(ExitCode.GATE)] if found.error else []
     )
-    code = next((each for each in (ExitCode.DEVICE, ExitCode.GATE) if each in codes), ExitCode.PASS)
+    weights = (ExitCode.BUG, ExitCode.DEVICE, ExitCode.USER, ExitCode.GATE)
+    code = next((each for each in weights if each in codes), ExitCode.PASS)
     found = found.model_copy(update={"exit_code": int(code)})
     report.run(found, runs)
     return found
@@ -95,19 +116,29 @@ def _check_reachable(targets: Mapping[str, TargetBase], progress: Progress) -> d
                 say(device.probe.sentence)
             reached[name] = None
         except TargetError as error:
-            reached[name] = _failed(target, error)
+            reached[name] = _failed(target, str(error), ExitCode.DEVICE, {"settings": _settings(target)})
     return reached
 
 
-def _failed(target: TargetBase, error: TargetError, **known: Any) -> TargetResult:
-    return TargetResult(
-        emulated=target.emulated,
-        transport=target.transport,
-        error=str(error),
-        exit_code=int(ExitCode.DEVICE),
-        headline=f"no evidence from the device, nothing installed: {error.message.splitlines()[0]}",
-        **known,
-    )
+def _failed(target: TargetBase, error: str, code: ExitCode, known: Mapping[str, Any]) -> TargetResult:
+    """The result of a target that came to no good end, with all that is known of it."""
+    first = error.splitlines()[0]
+    if "winner" in known:
+        headline = f"measured, but not installed, or not surely; edgepipe status tells: {first}"
+    elif "measurements" in known:
+        headline = f"measured, but not judged, nothing installed: {first}"
+    else:
+        headline = f"no evidence from the device, nothing installed: {first}"
+    ended = {"error": error, "exit_code": int(code), "headline": headline}
+    return TargetResult(emulated=target.emulated, transport=target.transport, **{**known, **ended})
+
+
+def _settings(target: TargetBase) -> dict[str, Any]:
+    return target.model_dump(mode="json", include=set(TargetBase.model_fields) - {"transport", "emulated"})
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _model_result(plan: PlanBase, host: HostRun) -> ModelResult:
@@ -131,9 +162,15 @@ def _model_result(plan: PlanBase, host: HostRun) -> ModelResult:
 
 
 def _run_target(
-    name: str, target: TargetBase, plan: PlanBase, host: HostRun, run_id: str, progress: Progress
+    name: str,
+    target: TargetBase,
+    plan: PlanBase,
+    host: HostRun,
+    run_id: str,
+    progress: Progress,
+    known: dict[str, Any],
 ) -> TargetResult:
-    known: dict[str, Any] = {}
+    """One target from connection to verdict; `known` holds at any moment what has been found out."""
     try:
         with open_device(name, target) as device:
             known["device"] = device.probe.model_dump(mode="json", exclude={"agent"})
@@ -141,10 +178,9 @@ def _run_target(
             if known["exit_code"] == ExitCode.PASS:
                 with _timed("install", known), progress.step(f"{name}: install"):
                     known["installed"] = _install(device, plan, host, known, run_id)
-    except TargetError as error:
-        for settled in ("exit_code", "headline"):
-            known.pop(settled, None)
-        return _failed(target, error, **known)
+    except (TargetError, UserError) as error:
+        code = ExitCode.DEVICE if isinstance(error, TargetError) else ExitCode.USER
+        return _failed(target, str(error), code, known)
     return TargetResult(emulated=target.emulated, transport=target.transport, **known)
 
 
@@ -156,17 +192,15 @@ def _measure_and_judge(
     with _timed("deploy", known), progress.step(f"{name}: deploy") as say:
         deployed = deploy.run(device, variants, host.outputs["data"]["inputs"], say)
     known["runtime"] = deployed.runtime
+    inputs = host.outputs["data"]["inputs"].digest
+    known["digests"] = {"agent": device.agent_digest, "bundle": deployed.bundle_digest, "inputs": inputs}
     with _timed("measure", known), progress.step(f"{name}: measure") as say:
         session = measure.run(plan.measure, device, deployed, say)
     emulated = device.target.emulated
-    measurements = judge.measurements_of(
-        session,
-        variants,
-        emulated,
-        plan.metric.source,
-        host.files.metric,
-        np.load(host.outputs["data"]["targets"].path),
-    )
+    measurements = judge.measurements_of(session, variants, emulated)
+    known.update(measurements=measurements, environment=session.environment)
+    truth = np.load(host.outputs["data"]["targets"].path)
+    measurements = judge.with_metric(measurements, session, plan.metric.source, host.files.metric, truth)
     sizes = {variant: artifact.path.stat().st_size for variant, artifact in variants.items()}
     known.update(judge.run(plan, session, measurements, sizes, emulated))
 

@@ -1,4 +1,4 @@
-"""The stages in order, their cache keys, and what one run does: the only place that knows the order."""
+"""The cached stages in order, and their keys: the only place that knows what each of them is given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.artifacts import Artifact, Store, canonical_json
+from pipeline.errors import UserError
 from pipeline.models import sources
 from pipeline.models.load import ENDINGS
 from pipeline.plan import PlanBase
@@ -23,6 +24,7 @@ from pipeline.progress import Progress
 from pipeline.result import StageRecord
 from pipeline.source_digest import source_digest
 
+OWN_PACKAGES = ("pipeline", "targets", "device_agents")
 CACHED_STAGES = ("data", "train", "prune", "convert")
 
 
@@ -68,9 +70,15 @@ def run_host_stages(
     Raises `UserError`, `Disagreement`.
     """
     run = HostRun(UserFiles.of(plan, folder))
+
+    def still_the_same() -> None:
+        if UserFiles.of(plan, folder) != run.files:
+            raise UserError("a file that the plan names was changed while the run read it; run again")
+
     for stage in CACHED_STAGES[: CACHED_STAGES.index(last) + 1]:
         inputs = _inputs(stage, run.outputs, run.files)
-        run.outputs[stage], record = run_stage(stage, _options(stage, plan), inputs, store, progress)
+        options = _options(stage, plan)
+        run.outputs[stage], record = run_stage(stage, options, inputs, store, progress, still_the_same)
         run.records.append(record)
     return run
 
@@ -93,9 +101,17 @@ def what_would_run(plan: PlanBase, folder: Path, store: Store) -> list[tuple[str
 
 
 def run_stage(
-    stage: str, options: BaseModel, inputs: Mapping[str, Artifact], store: Store, progress: Progress
+    stage: str,
+    options: BaseModel,
+    inputs: Mapping[str, Artifact],
+    store: Store,
+    progress: Progress,
+    check_inputs: Callable[[], None],
 ) -> tuple[dict[str, Artifact], StageRecord]:
-    """One stage: its outputs from the store, or made and remembered."""
+    """One stage: its outputs from the store, or made and remembered.
+
+    `check_inputs` raises when a file changed under the stage's hands: what was made then is not remembered.
+    """
     started = time.monotonic()
     provenance = _provenance(stage, options, inputs)
     key = _key(provenance)
@@ -104,6 +120,7 @@ def run_stage(
     if outputs is None:
         with progress.step(stage) as say:
             outputs = _module(stage).run(options, inputs, store, say)
+        check_inputs()
         store.remember(stage, key, outputs, provenance)
     else:
         progress.line(f"{stage}: from cache")
@@ -165,7 +182,7 @@ def _key(provenance: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _source_of(paths: tuple[Path, ...]) -> str:
-    return source_digest(paths, Path(__file__).absolute().parent.parent)
+    return source_digest(paths, Path(__file__).absolute().parent.parent, OWN_PACKAGES)
 
 
 def tool_versions(names: tuple[str, ...]) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import signal
 import sys
 import traceback
@@ -25,7 +24,7 @@ def guarded(app: Any) -> NoReturn:
         code = _explain(error)
     if code == ExitCode.INTERRUPTED:
         _say(ExitCode.INTERRUPTED, "interrupted; what was finished is kept, run again to go on")
-    _leave(code)
+    sys.exit(code)
 
 
 def _terminate(signum: int, frame: Any) -> NoReturn:
@@ -49,8 +48,6 @@ def _explain(error: BaseException) -> int:
         return _say(ExitCode.DEVICE, str(error))
     if isinstance(error, typer.TyperException):
         return _say(ExitCode.USER, error.format_message(), "see edgepipe --help")
-    if isinstance(error, BrokenPipeError):
-        return ExitCode.PASS
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         place = f": {error.filename}" if error.filename else ""
         return _say(
@@ -75,11 +72,3 @@ def _keep_traceback(error: BaseException) -> str:
     except OSError:
         return text
     return f"what to report is in {path}"
-
-
-def _leave(code: int) -> NoReturn:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.exit(code)

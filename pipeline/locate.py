@@ -42,15 +42,24 @@ def read_target(name: str, plan_folder: Path | None = None, host: str = "") -> T
     if path is None:
         known = sorted({found.stem for folder in folders for found in (folder / "targets").glob("*.yaml")})
         raise UserError(f"{name}: no such target; {suggest(name, known)}")
+    target = read_yaml(path, target_model())
+    if not host:
+        return target
+    if target.transport != "ssh":
+        raise UserError(f"--host {host}: the target {name} is reached by {target.transport}, not by ssh")
     return read_yaml(path, target_model(), overrides=_host_overrides(host))
 
 
 def _host_overrides(host: str) -> list[str]:
-    if not host:
-        return []
+    """`[user@]host[:port]`; an IPv6 address with a port stands in brackets."""
     user, at, address = host.rpartition("@")
-    name, colon, port = address.partition(":")
-    given = {"ssh.user": user if at else "", "ssh.host": name, "ssh.port": port if colon else ""}
+    name, _, port = address.partition(":")
+    if address.startswith("["):
+        name, _, port = address[1:].partition("]")
+        port = port.removeprefix(":")
+    elif address.count(":") > 1:
+        name, port = address, ""
+    given = {"ssh.user": user if at else "", "ssh.host": f"'{name}'", "ssh.port": port}
     return [f"{key}={value}" for key, value in given.items() if value]
 
 

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.models import data, load, metrics, sources
+from pipeline.models import data, fitting, load, metrics, sources
 from pipeline.pruning import importance
 from pipeline.strict_yaml import suggest
 
@@ -203,6 +203,26 @@ class PlanBase(Section):
     measure: MeasureSection = MeasureSection()
     gates: GatesSection = GatesSection()
     store: StoreSection = StoreSection()
+
+    @model_validator(mode="after")
+    def _knows_its_loss(self) -> PlanBase:
+        fits = self.trains or self.prune.fine_tune.epochs > 0
+        if fits and self.train.loss == "auto" and self.metric.source not in fitting.AUTO_LOSS:
+            raise ValueError(
+                f"train.loss: missing; {self.metric.source} does not tell what training is to lower, name it: mse"
+            )
+        return self
+
+    @property
+    def trains(self) -> bool:
+        """Will the model be trained? One that came as a file came trained."""
+        came_trained = not self.model.source.partition(":")[0].endswith(".py")
+        return self.train.when == "always" or (self.train.when == "auto" and not came_trained)
+
+    @property
+    def loss(self) -> str:
+        """What training and fine-tuning lower."""
+        return fitting.AUTO_LOSS.get(self.metric.source, "") if self.train.loss == "auto" else self.train.loss
 
 
 @functools.cache

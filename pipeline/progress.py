@@ -35,7 +35,3 @@ class Progress:
             self.line(f"{name} ...")
             yield lambda text: self.line(f"{name}: {text}")
         self.line(f"{name}: done in {time.monotonic() - started:.1f} s")
-
-
-def silent(text: str) -> None:
-    """For callers with nobody to tell."""

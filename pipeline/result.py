@@ -63,11 +63,18 @@ class Installed(Record):
 
 
 class TargetResult(Record):
-    """All that one device said, and what follows from it."""
+    """All that one device said, and what follows from it.
+
+    `settings` are the target's own (none of its transport's), `digests` those of the agent, the runtime's bundle and
+    the evaluation inputs: with `device` and `environment` they say whether two results may be compared.
+    """
 
     emulated: bool
     transport: str
+    started: str | None = None
+    settings: dict[str, Any] = {}
     runtime: str | None = None
+    digests: dict[str, str] = {}
     device: dict[str, Any] = {}
     environment: dict[str, Any] = {}
     measurements: dict[str, Measurement] = {}

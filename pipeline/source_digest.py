@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from pipeline.errors import UserError
 
 
-def source_digest(paths: Iterable[Path], root: Path) -> str:
-    """sha256 over the files `paths` and everything they import, however far, that lies below `root`."""
+def source_digest(paths: Iterable[Path], root: Path, packages: Collection[str] | None = None) -> str:
+    """sha256 over the files `paths` and what they import, however far, below `root`; see `local_sources`."""
     digest = hashlib.sha256()
-    for path in sorted(local_sources(paths, root)):
+    for path in sorted(local_sources(paths, root, packages)):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()
 
 
-def local_sources(paths: Iterable[Path], root: Path) -> set[Path]:
-    """`paths` and the files below `root` that they import, directly or not, at the top or inside functions."""
+def local_sources(paths: Iterable[Path], root: Path, packages: Collection[str] | None = None) -> set[Path]:
+    """`paths` and the files below `root` that they import, directly or not, at the top or inside functions.
+
+    Only those of `packages` where given: `root` may be a folder that holds every installed package.
+    """
     found: set[Path] = set()
     waiting = [path.absolute() for path in paths]
     root = root.absolute()
@@ -30,7 +33,8 @@ def local_sources(paths: Iterable[Path], root: Path) -> set[Path]:
             continue
         found.add(path)
         for name in imported_modules(path, root):
-            waiting += _files_of(name, root)
+            if packages is None or name.split(".")[0] in packages:
+                waiting += _files_of(name, root)
     return found
 
 

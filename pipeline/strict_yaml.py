@@ -112,7 +112,7 @@ def _parse(path: Path) -> Document:
         if node is not None:
             if not isinstance(node, yaml.MappingNode):
                 raise UserError(f"{path}:1: expected keys and values, received {_kind(node)}")
-            document.values = _mapping(loader, node, (), document)
+            document.values = _mapping(node, (), document)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -128,7 +128,7 @@ def _kind(node: yaml.Node) -> str:
     return {"MappingNode": "a mapping", "SequenceNode": "a list"}.get(type(node).__name__, "a single value")
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode, at: KeyPath, document: Document) -> dict[str, Any]:
+def _mapping(node: yaml.MappingNode, at: KeyPath, document: Document) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key = str(key_node.value)
@@ -140,24 +140,35 @@ def _mapping(loader: _Loader, node: yaml.MappingNode, at: KeyPath, document: Doc
             )
             continue
         document.lines[(*at, key)] = line
-        result[key] = _value(loader, value_node, (*at, key), document)
+        result[key] = _value(value_node, (*at, key), document)
     return result
 
 
-def _value(loader: _Loader, node: yaml.Node, at: KeyPath, document: Document) -> Any:
+def _value(node: yaml.Node, at: KeyPath, document: Document) -> Any:
     if isinstance(node, yaml.MappingNode):
-        return _mapping(loader, node, at, document)
+        return _mapping(node, at, document)
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             document.lines[(*at, index)] = item.start_mark.line + 1
-        return [_value(loader, item, (*at, index), document) for index, item in enumerate(node.value)]
-    if node.tag not in {*_SCALARS, "tag:yaml.org,2002:str"}:
-        line = node.start_mark.line + 1
-        document.problems.append(
-            f"{document.path}:{line}: {_dotted(at)}: the tag {node.tag} is not known here"
-        )
+        return [_value(item, (*at, index), document) for index, item in enumerate(node.value)]
+    try:
+        return _scalar(node.tag, node.value)
+    except ValueError as error:
+        document.problems.append(f"{document.path}:{node.start_mark.line + 1}: {_dotted(at)}: {error}")
         return None
-    return loader.construct_object(node)
+
+
+def _scalar(tag: str, text: str) -> Any:
+    kind = tag.removeprefix("tag:yaml.org,2002:")
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    if kind in ("int", "float"):
+        return int(text) if kind == "int" else float(text)
+    if kind == "str":
+        return text
+    raise ValueError(f"the tag {tag} is not known here")
 
 
 def _override(document: Document, text: str) -> None:
@@ -169,7 +180,9 @@ def _override(document: Document, text: str) -> None:
     loader = _Loader(value)
     try:
         node = loader.get_single_node()
-        parsed = None if node is None else _value(loader, node, keys, Document("--set", {}))
+        scratch = Document(f"--set {text}", {})
+        parsed = None if node is None else _value(node, keys, scratch)
+        document.problems += scratch.problems
     except yaml.YAMLError:
         document.problems.append(f"--set {text}: {value!r} is not a YAML value")
         return

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,15 @@ REMEDIES = {
 }
 
 
+@dataclass(frozen=True)
+class Provisioned:
+    """The runtime on a device: its name, and the folder and digest of its bundle there."""
+
+    runtime: str
+    folder: str
+    digest: str
+
+
 class Device:
     """An open connection. Use `open_device`, which ends it as well."""
 
@@ -36,10 +46,10 @@ class Device:
         self.target = target
         self._transport = transport
         self._python = python_of(target)
-        content, digest = build_agent()
-        self._agent = f"{target.workdir}/agents/agent-{digest[:16]}.pyz"
+        content, self.agent_digest = build_agent()
+        self._agent = f"{target.workdir}/agents/agent-{self.agent_digest[:16]}.pyz"
         self.probe: Probe = probe(transport, self._python, self._agent)
-        if self.probe.agent != digest:
+        if self.probe.agent != self.agent_digest:
             self._put_bytes(content, self._agent)
 
     @property
@@ -107,8 +117,8 @@ class Device:
         """Copy a file from the device."""
         self._transport.get(source, destination, deadline_s=LONG_S)
 
-    def provision(self, say: Callable[[str], None]) -> tuple[str, str]:
-        """See that the device has its runtime; returns the runtime's name and the bundle's folder there."""
+    def provision(self, say: Callable[[str], None]) -> Provisioned:
+        """See that the device has its runtime."""
         runtime = choose(self.target.runtime, self.probe)
         bundle = build_bundle(runtime, self.probe)
         folder = f"{self.target.workdir}/bundles/{bundle.digest[:16]}"
@@ -116,7 +126,7 @@ class Device:
         if not found[-1]["ok"]:
             say(f"sending {runtime.name} ({bundle.archive.stat().st_size / 1e6:.0f} MB)")
             self._send(bundle, folder)
-        return runtime.name, folder
+        return Provisioned(runtime.name, folder, bundle.digest)
 
     def _send(self, bundle: Bundle, folder: str) -> None:
         archive = f"{folder}.tar.gz"

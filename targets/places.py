@@ -14,4 +14,4 @@ def state_folder() -> Path:
 
 def expand(text: str) -> Path:
     """A path as a target file writes it: `~` and `${EDGEPIPE_HOME}` stand for the folders they name."""
-    return Path(text.replace("${EDGEPIPE_HOME}", str(state_folder()))).expanduser()
+    return Path(os.path.expanduser(text.replace("${EDGEPIPE_HOME}", str(state_folder()))))

@@ -51,6 +51,8 @@ class Probe(BaseModel):
             ("arm64", 64): "aarch64",
             ("aarch64", 32): "armv7l",
             ("amd64", 64): "x86_64",
+            ("x86_64", 32): "i686",
+            ("armv8l", 32): "armv7l",
         }
         return names.get((self.machine.lower(), self.bits), self.machine)
 

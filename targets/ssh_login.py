@@ -193,10 +193,13 @@ def _open_socket(options: Options, deadline: float) -> socket.socket:
             f"the name {options.host} could not be resolved",
             "is it spelled right, and is the device on this network? (aliases in ~/.ssh/config are not read)",
         ) from error
-    for family, kind, protocol, _, address in addresses:
+    for waiting, (family, kind, protocol, _, address) in zip(
+        range(len(addresses), 0, -1), addresses, strict=True
+    ):
         connection = socket.socket(family, kind, protocol)
         try:
-            connection.settimeout(max(0.01, deadline - time.monotonic()))
+            # An address that swallows packets, often the IPv6 one, must leave time for the others.
+            connection.settimeout(max(0.01, (deadline - time.monotonic()) / waiting))
             connection.connect(address)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if hasattr(socket, "TCP_USER_TIMEOUT"):

@@ -27,6 +27,8 @@ def _is_transport(name: str) -> str:
 def _is_device_path(path: str) -> str:
     if not path or path.startswith("-") or "\0" in path:
         raise ValueError(f"expected a path on the device, received {path!r}")
+    if path.startswith("~"):
+        raise ValueError(f"a relative path begins in the login folder; leave the ~ out of {path!r}")
     if path.startswith("${EDGEPIPE_HOME}"):
         path = str(expand(path))
     return path.rstrip("/") or "/"

@@ -52,7 +52,7 @@ def test_a_bare_device_is_provisioned_measured_and_gets_the_winner(device: Works
     assert ended.code == 0, ended.err
     assert "EMULATED" in ended.out
     found = device.result()["targets"][NAME]
-    assert found["emulated"] and found["runtime"] == "tflite-runtime"
+    assert found["emulated"] and found["runtime"] == "ai-edge-litert"
     assert found["device"]["machine"] == "aarch64"
     assert found["environment"]["before"]["cpu"]["parts"] == ["0xd08"]
     assert found["agreement"]["agrees"]
@@ -63,12 +63,12 @@ def test_a_bare_device_is_provisioned_measured_and_gets_the_winner(device: Works
 
 
 def test_the_other_runtime_works_there_as_well(device: Workspace) -> None:
-    place = device.folder / "targets" / "litert.yaml"
+    place = device.folder / "targets" / "other.yaml"
     text = (device.folder / "targets" / f"{NAME}.yaml").read_text()
-    place.write_text(text.replace("runtime: auto", "runtime: ai-edge-litert"))
-    ended = device.run("deploy", "plan.yaml", "--target", "litert")
+    place.write_text(text.replace("runtime: ai-edge-litert", "runtime: auto"))
+    ended = device.run("deploy", "plan.yaml", "--target", "other")
     assert ended.code == 0, ended.err
-    assert device.result()["targets"]["litert"]["runtime"] == "ai-edge-litert"
+    assert device.result()["targets"]["other"]["runtime"] == "tflite-runtime"
 
 
 def test_absolute_figures_of_an_emulated_device_fail_no_gate_unless_the_plan_allows_it(

@@ -105,10 +105,10 @@ def test_a_file_that_is_not_what_its_name_says_is_not_believed(device: Device, t
 
 
 def test_a_runtime_travels_once_and_again_when_it_was_changed(device: Device, transport: Counting) -> None:
-    _, folder = device.provision(lambda text: None)
+    folder = device.provision(lambda text: None).folder
     archives = [name for name in transport.sent if name.endswith(".tar.gz")]
     assert len(archives) == 1 and not Path(archives[0]).exists()
-    assert device.provision(lambda text: None)[1] == folder
+    assert device.provision(lambda text: None).folder == folder
     assert len([name for name in transport.sent if name.endswith(".tar.gz")]) == 1
     next(Path(folder).rglob("*.py")).write_bytes(b"changed")
     device.provision(lambda text: None)
@@ -133,7 +133,7 @@ def agents_on(folder: Path) -> list[int]:
 
 
 def test_an_agent_that_dies_is_a_broken_answer_and_the_next_job_works(device: Device, tmp_path: Path) -> None:
-    runtime, bundle = device.provision(lambda text: None)
+    provisioned = device.provision(lambda text: None)
     inputs = tmp_path / "inputs.npy"
     np.save(inputs, np.zeros((1, 2), np.float32))
     (tmp_path / "model.tflite").write_bytes(b"no model")
@@ -144,8 +144,8 @@ def test_an_agent_that_dies_is_a_broken_answer_and_the_next_job_works(device: De
 
     job: dict[str, Any] = dict(
         lock=device.lock,
-        bundle=bundle,
-        runtime=runtime,
+        bundle=provisioned.folder,
+        runtime=provisioned.runtime,
         threads=1,
         variants={"one": str(tmp_path / "model.tflite")},
         inputs=str(inputs),

@@ -9,7 +9,6 @@ import numpy as np
 from pipeline.measurement.measurement import Measurement, Record
 
 CONFIDENCE = 0.95
-RESAMPLES = 2000
 
 
 class Estimate(Record):
@@ -57,45 +56,34 @@ def summarise(measurement: Measurement) -> Summary:
 
 
 def percentile(repetitions: Sequence[np.ndarray], share: float) -> Estimate:
-    """A percentile of all samples; its interval resamples whole repetitions (cluster bootstrap, Efron 1979).
+    """The typical process's percentile: the geometric mean of the repetitions' own, and its interval.
 
-    Samples of one process resemble each other, so resampling them one by one would claim too narrow an interval.
-    The resampling is seeded: the same samples give the same interval.
+    Every process counts alike, however many samples it had time for; samples of one process resemble each other,
+    so that only the processes tell how uncertain the figure is. The quotient of two such figures is `ratio`'s.
     """
-    value = float(np.percentile(np.concatenate(repetitions), share))
-    if len(repetitions) < 2:
-        return Estimate(value=value, low=None, high=None)
-    random = np.random.default_rng(0)
-    weights = random.multinomial(len(repetitions), [1 / len(repetitions)] * len(repetitions), RESAMPLES)
-    order = np.argsort(np.concatenate(repetitions), kind="stable")
-    ordered = np.concatenate(repetitions)[order]
-    owner = np.repeat(np.arange(len(repetitions)), [len(part) for part in repetitions])[order]
-    tops = []
-    for drawn in weights:
-        reached = np.cumsum(drawn[owner])
-        tops.append(ordered[np.searchsorted(reached, share / 100 * reached[-1])])
-    tail = (1 - CONFIDENCE) / 2 * 100
-    low, high = np.percentile(tops, [tail, 100 - tail])
-    return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))
+    return _mean_of_logs(np.log([np.percentile(samples, share) for samples in repetitions]))
 
 
 def ratio(variant: Measurement, other: Measurement) -> Estimate:
     """How many times `other`'s median latency `variant`'s is, from the interleaved pairs of repetitions.
 
     The k-th repetitions of both ran next to each other, so that slow drift cancels in
-    d_k = log(median variant_k) - log(median other_k); the interval is Student's for the mean of d.
+    d_k = log(median variant_k) - log(median other_k).
     """
+    pairs = zip(variant.repetitions, other.repetitions, strict=True)
+    return _mean_of_logs(
+        np.array([np.log(np.median(a.samples_ns) / np.median(b.samples_ns)) for a, b in pairs])
+    )
+
+
+def _mean_of_logs(logs: np.ndarray) -> Estimate:
+    """exp of the mean, with Student's interval for the mean: mean -+ t(n - 1) s / sqrt(n)."""
     from scipy.special import stdtrit
 
-    pairs = list(zip(variant.repetitions, other.repetitions, strict=False))
-    differences = np.array(
-        [np.log(np.median(a.samples_ns)) - np.log(np.median(b.samples_ns)) for a, b in pairs]
-    )
-    mean = float(differences.mean())
-    if len(pairs) < 2:
+    mean, count = float(logs.mean()), len(logs)
+    if count < 2:
         return Estimate(value=float(np.exp(mean)), low=None, high=None)
-    spread = float(differences.std(ddof=1)) / np.sqrt(len(pairs))
-    half = float(stdtrit(len(pairs) - 1, (1 + CONFIDENCE) / 2)) * spread
+    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2) * logs.std(ddof=1) / np.sqrt(count))
     return Estimate(
         value=float(np.exp(mean)), low=float(np.exp(mean - half)), high=float(np.exp(mean + half))
     )

@@ -93,6 +93,12 @@ def load(path: Path) -> Dataset:
         return Dataset(**{name: file[name] for name in ARRAYS}, labels=tuple(map(str, file["labels"])))
 
 
+def spread(available: int, wanted: int | None) -> np.ndarray:
+    """`wanted` indexes (None: all), evenly over those available: data often comes sorted by class."""
+    count = available if wanted is None else min(wanted, available)
+    return np.linspace(0, available - 1, count).round().astype(np.intp)
+
+
 def _checked(arrays: dict[str, Any], labels: tuple[str, ...], where: str) -> Dataset:
     missing = [name for name in ARRAYS if arrays.get(name) is None]
     if missing:

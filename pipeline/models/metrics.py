@@ -42,6 +42,10 @@ def accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
 
     A single output per sample is the probability of class 1.
     """
+    if y_pred.size != len(y_pred) * y_pred.shape[-1]:
+        raise UserError(
+            f"metric accuracy: expected one answer a sample, received outputs of {y_pred.shape[1:]}"
+        )
     y_pred = y_pred.reshape(len(y_pred), -1)
     classes = y_pred.argmax(axis=1) if y_pred.shape[1] > 1 else (y_pred[:, 0] > 0.5).astype(int)
     truth = y_true.reshape(len(y_true), -1)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
+import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -37,7 +40,7 @@ def parse(text: str, folder: Path, endings: tuple[str, ...]) -> Source:
     Raises `ValueError` with what was expected when the file or the function is not there. Nothing is imported.
     """
     name, colon, function = text.partition(":")
-    path = folder / Path(name).expanduser()
+    path = folder / os.path.expanduser(name)
     expected = f"expected file.py:function{''.join(f' or a {ending} file' for ending in endings)}"
     if colon and name.endswith(".py"):
         if not path.is_file():
@@ -74,31 +77,55 @@ def from_artifact(artifact: Artifact) -> Source:
 
 
 def load_module(path: Path) -> ModuleType:
-    """Import the user's file, with its own folder first on the path, as Python itself would run it."""
-    name = f"edgepipe_user_{path.stem}"
-    folder = str(path.absolute().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    specification = importlib.util.spec_from_file_location(name, path)
-    if specification is None or specification.loader is None:
-        raise UserError(f"{path}: cannot be imported")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    try:
-        specification.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"{path}: importing it failed: {type(error).__name__}: {error}") from error
-    return module
+    """Import the user's file, as Python itself would run it: its own folder comes first."""
+    with _own_folder(path):
+        return _import(path)
 
 
 def call(source: Source, *arguments: Any) -> Any:
     """Call the function that `source` names; an exception in it is told as the user's."""
-    function = getattr(load_module(source.path), source.function or "")
+    with _own_folder(source.path):
+        function = getattr(_import(source.path), source.function or "")
+        try:
+            return function(*arguments)
+        except Exception as error:
+            line = _line_in(error, source.path)
+            problem = f"{source.function}: {type(error).__name__}: {error}"
+            raise UserError(f"{source.path}{line}: {problem}") from error
+
+
+@contextlib.contextmanager
+def _own_folder(path: Path) -> Iterator[None]:
+    """While the block runs, `import` finds what lies beside `path`; afterwards those modules are forgotten.
+
+    Two files of the user's in different folders may each have a `helpers.py` beside them.
+    """
+    folder = str(path.absolute().parent)
+    before = set(sys.modules)
+    sys.path.insert(0, folder)
     try:
-        return function(*arguments)
+        yield
+    finally:
+        sys.path.remove(folder)
+        for name in set(sys.modules) - before:
+            place = getattr(sys.modules[name], "__file__", None) or ""
+            if place.startswith(folder + os.sep) and "site-packages" not in place:
+                del sys.modules[name]
+
+
+def _import(path: Path) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(f"edgepipe_user_{path.stem}", path)
+    if specification is None or specification.loader is None:
+        raise UserError(f"{path}: cannot be imported")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[module.__name__] = module
+    try:
+        specification.loader.exec_module(module)
     except Exception as error:
-        line = _line_in(error, source.path)
-        raise UserError(f"{source.path}{line}: {source.function}: {type(error).__name__}: {error}") from error
+        raise UserError(
+            f"{path}{_line_in(error, path)}: importing it failed: {type(error).__name__}: {error}"
+        ) from error
+    return module
 
 
 def _line_in(error: Exception, path: Path) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import Disagreement
 from pipeline.measurement.agreement import compare
+from pipeline.models.data import spread
 from pipeline.models.load import load_model
 from pipeline.plan import PlanBase
 from pipeline.progress import Say
@@ -43,7 +44,8 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     say("baseline")
     baseline = to_tflite(load_model(inputs["baseline"], inputs.get("source")))
     say("pruned")
-    samples = np.load(inputs["inputs"].path, mmap_mode="r")[: options.agreement_samples]
+    evaluation = np.load(inputs["inputs"].path, mmap_mode="r")
+    samples = evaluation[spread(len(evaluation), options.agreement_samples)]
     dense, sparse, report = convert_twins(load_model(inputs["pruned"], inputs.get("source")), samples)
     say(f"baseline {len(baseline):,}, dense {len(dense):,}, sparse {len(sparse):,} bytes")
     contents = dict(zip(VARIANTS, (baseline, dense, sparse), strict=True))

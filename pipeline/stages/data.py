@@ -68,8 +68,9 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
         made = {"dataset": store.put_file("dataset", path)}
     report: dict[str, Any] = {"labels": list(labels), "training_samples": len(dataset.x_train)}
     made["report"] = store.put_json(report)
+    chosen = data.spread(len(dataset.x_test), options.evaluation_samples)
     for name, array in (("inputs", dataset.x_test), ("targets", dataset.y_test)):
         with store.new("array") as path:
-            np.save(path, array[: options.evaluation_samples], allow_pickle=False)
+            np.save(path, array[chosen], allow_pickle=False)
             made[name] = store.put_file("array", path)
     return made

@@ -16,18 +16,20 @@ class Deployed:
 
     runtime: str
     bundle: str
+    bundle_digest: str
     variants: dict[str, str]
     inputs: str
 
 
 def run(device: Device, variants: Mapping[str, Artifact], inputs: Artifact, say: Say) -> Deployed:
     """Bring everything that measuring needs. Raises `TargetError`."""
-    runtime, bundle = device.provision(say)
+    provisioned = device.provision(say)
     say("sending the model files")
     places = device.push({artifact.digest: artifact.path for artifact in (*variants.values(), inputs)})
     return Deployed(
-        runtime=runtime,
-        bundle=bundle,
+        runtime=provisioned.runtime,
+        bundle=provisioned.folder,
+        bundle_digest=provisioned.digest,
         variants={name: places[artifact.digest] for name, artifact in variants.items()},
         inputs=places[inputs.digest],
     )

@@ -14,33 +14,42 @@ from pipeline.measurement.agreement import Agreement, compare
 from pipeline.measurement.measurement import Measurement
 from pipeline.measurement.statistics import summarise
 from pipeline.measurement.validity import Validity
+from pipeline.measurement.verdict import Verdict
 from pipeline.models import metrics
 from pipeline.plan import PlanBase
 from pipeline.stages.measure import Session
 
 
 def measurements_of(
-    session: Session,
-    variants: Mapping[str, Artifact],
-    emulated: bool,
-    metric: str | None = None,
-    metric_source: Artifact | None = None,
-    targets: np.ndarray | None = None,
+    session: Session, variants: Mapping[str, Artifact], emulated: bool
 ) -> dict[str, Measurement]:
-    """The session's measurements, with the metric of the answers that the device gave where there are targets."""
-    found = {}
-    for name, artifact in variants.items():
-        value = None
-        outputs = session.outputs.get(name)
-        if metric is not None and targets is not None and outputs is not None and np.isfinite(outputs).all():
-            value = metrics.evaluate(metric, metric_source, targets, outputs)
-        found[name] = Measurement(
+    """The session's measurements, as the device reported them."""
+    return {
+        name: Measurement(
             variant=name,
             digest=artifact.digest,
             emulated=emulated,
             repetitions=session.repetitions[name],
-            metric=value,
+            metric=None,
         )
+        for name, artifact in variants.items()
+    }
+
+
+def with_metric(
+    measurements: Mapping[str, Measurement],
+    session: Session,
+    metric: str,
+    source: Artifact | None,
+    targets: np.ndarray,
+) -> dict[str, Measurement]:
+    """The same, each with the metric of the answers that the device gave; answers that are no numbers have none."""
+    found = {}
+    for name, measurement in measurements.items():
+        outputs = session.outputs[name]
+        finite = bool(np.isfinite(outputs).all())
+        value = metrics.evaluate(metric, source, targets, outputs) if finite else None
+        found[name] = measurement.model_copy(update={"metric": value})
     return found
 
 
@@ -83,12 +92,21 @@ def run(
     verdicts = verdict.against_baseline(
         measurements, summaries, file_bytes, chosen.variant, plan.metric.source, plan.metric.better
     )
-    headline = f"{chosen.verdict}: {chosen.reason}" + _doubt(valid)
+    headline = f"{chosen.verdict}: {chosen.reason}{_beside_baseline(verdicts)}{_doubt(valid)}"
     return judged | {"winner": chosen, "verdicts": verdicts} | _ended(ExitCode.PASS, headline)
 
 
 def _ended(code: ExitCode, headline: str) -> dict[str, Any]:
     return {"exit_code": int(code), "headline": headline}
+
+
+def _beside_baseline(verdicts: tuple[Verdict, ...]) -> str:
+    """What pruning did to the speed, where the intervals tell: a winner may still be slower than before."""
+    change = next((each.change for each in verdicts if each.metric == "p50_ms"), None)
+    if change is None or change.low is None or change.high is None or change.low <= 1 <= change.high:
+        return ""
+    word = "slower" if change.low > 1 else "faster"
+    return f"; {word} than before pruning, {change.value:.3f} of the time ({change.low:.3f} to {change.high:.3f})"
 
 
 def _doubt(valid: Validity) -> str:

@@ -69,10 +69,16 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
 
 
 def turns(variants: Sequence[str], repetitions: int) -> list[str]:
-    """A B C C B A A B C ...: each variant `repetitions` times, so that a steady drift weighs on all alike."""
+    """A B C C B A, then B C A A C B, ...: each variant `repetitions` times.
+
+    There and back again, so that a steady drift weighs on all alike; each time another one begins, so that all
+    have the same neighbours.
+    """
     order: list[str] = []
     for repetition in range(repetitions):
-        order += variants if repetition % 2 == 0 else list(reversed(variants))
+        start = repetition // 2 % len(variants)
+        turn = [*variants[start:], *variants[:start]]
+        order += turn if repetition % 2 == 0 else turn[::-1]
     return order
 
 

@@ -13,15 +13,15 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import UserError
 from pipeline.models import data, metrics
+from pipeline.models.fitting import check_fits, loss_for
 from pipeline.models.load import keras_module, load_model, save_model
 from pipeline.plan import FitSection, PlanBase
 from pipeline.progress import Say
 from pipeline.pruning import importance
-from pipeline.pruning.prune import prune_model
+from pipeline.pruning.prune import PrunedModel, prune_model
 from pipeline.pruning.recovery import fine_tune
-from pipeline.stages.train import check_fits, loss_for, loss_name
 
-TOOLS = ("tensorflow", "keras", "numpy")
+TOOLS = ("tensorflow", "keras", "numpy", "scipy")
 
 
 class Options(BaseModel):
@@ -45,7 +45,7 @@ def options(plan: PlanBase) -> Options:
         sparsity=plan.prune.sparsity,
         method_options=plan.prune.options,
         fine_tune=tuning,
-        loss=loss_name(plan) if tuning else None,
+        loss=plan.loss if tuning else None,
         metric=plan.metric.source,
     )
 
@@ -62,9 +62,7 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     dataset = data.load(inputs["dataset"].path)
     check_fits(model, dataset)
     before = _metric(options, inputs, model, dataset)
-    calibration = None
-    if "calibration" in importance.load(options.method).NEEDS:
-        calibration = dataset.x_train[: getattr(options.method_options, "calibration_samples", None)]
+    calibration = _calibration(options, dataset)
     try:
         pruned = prune_model(
             model, options.method, options.sparsity, options.method_options, calibration, say
@@ -78,21 +76,7 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     }
     report["metric_after"] = report["metric_pruned"]
     if options.fine_tune is not None and options.loss is not None:
-        fit = options.fine_tune
-        fine_tune(
-            pruned.model,
-            pruned.masks,
-            dataset.x_train,
-            dataset.y_train,
-            loss=loss_for(pruned.model, options.loss, dataset.y_train),
-            epochs=fit.epochs,
-            batch_size=fit.batch_size,
-            learning_rate=fit.learning_rate,
-            seed=fit.seed,
-            on_epoch=lambda epoch, loss: say(
-                f"fine-tuning, epoch {epoch + 1} of {fit.epochs}, loss {loss:.4f}"
-            ),
-        )
+        _fine_tune(options.fine_tune, options.loss, pruned, dataset, say)
         report["metric_after"] = _metric(options, inputs, pruned.model, dataset)
     report["parameters_before"] = int(model.count_params())
     report["parameters_after"] = int(pruned.model.count_params())
@@ -105,3 +89,31 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
 def _metric(options: Options, inputs: Mapping[str, Artifact], model: Any, dataset: data.Dataset) -> float:
     outputs = np.asarray(model.predict(dataset.x_test, verbose=0))
     return metrics.evaluate(options.metric, inputs.get("metric"), dataset.y_test, outputs)
+
+
+def _calibration(options: Options, dataset: data.Dataset) -> np.ndarray | None:
+    """The samples that the method asks for, drawn at random with a fixed seed: data often comes sorted by class."""
+    if "calibration" not in importance.load(options.method).NEEDS:
+        return None
+    order = np.random.default_rng(0).permutation(len(dataset.x_train))
+    return dataset.x_train[order[: getattr(options.method_options, "calibration_samples", None)]]
+
+
+def _fine_tune(fit: FitSection, loss: str, pruned: PrunedModel, dataset: data.Dataset, say: Say) -> None:
+    try:
+        fine_tune(
+            pruned.model,
+            pruned.masks,
+            dataset.x_train,
+            dataset.y_train,
+            loss=loss_for(pruned.model, loss, dataset.y_train),
+            epochs=fit.epochs,
+            batch_size=fit.batch_size,
+            learning_rate=fit.learning_rate,
+            seed=fit.seed,
+            on_epoch=lambda epoch, loss: say(
+                f"fine-tuning, epoch {epoch + 1} of {fit.epochs}, loss {loss:.4f}"
+            ),
+        )
+    except ValueError as error:
+        raise UserError(f"prune.fine_tune: {error}") from error

@@ -45,9 +45,25 @@ def build_bundle(runtime: Runtime, probe: Probe) -> Bundle:
     what = [*runtime.requirements, python, probe.architecture, *probe.libc, *runtime.unneeded, *NEVER_NEEDED]
     key = hashlib.sha256("\0".join(what).encode()).hexdigest()[:16]
     folder = state_folder() / "bundles" / f"{runtime.name}-cp{python}-{probe.architecture}-{key}"
-    if not (folder / "bundle.json").is_file():
+    found = _read(folder)
+    if found is None:
+        shutil.rmtree(folder, ignore_errors=True)
         _build(runtime, probe, folder)
-    return Bundle(folder / "bundle.tar.gz", json.loads((folder / "bundle.json").read_bytes())["digest"])
+        found = _read(folder)
+    if found is None:
+        raise TargetError(f"the bundle in {folder} is damaged", "remove the folder and run again")
+    return found
+
+
+def _read(folder: Path) -> Bundle | None:
+    """The bundle in `folder`, its archive verified; None when there is none, or a damaged one."""
+    try:
+        about = json.loads((folder / "bundle.json").read_bytes())
+        with (folder / "bundle.tar.gz").open("rb") as archive:
+            whole = hashlib.file_digest(archive, "sha256").hexdigest() == about["archive"]
+        return Bundle(folder / "bundle.tar.gz", about["digest"]) if whole else None
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def tree_digest(folder: Path) -> str:
@@ -69,6 +85,7 @@ def _build(runtime: Runtime, probe: Probe, folder: Path) -> None:
         _pack(tree, made / "bundle.tar.gz")
         about = {
             "digest": tree_digest(tree),
+            "archive": hashlib.sha256((made / "bundle.tar.gz").read_bytes()).hexdigest(),
             "packages": sorted(path.name for path in tree.glob("*.dist-info")),
         }
         (made / "bundle.json").write_text(json.dumps(about, indent=1))
@@ -76,7 +93,7 @@ def _build(runtime: Runtime, probe: Probe, folder: Path) -> None:
             os.rename(made, folder)
         except OSError:
             # Another process was faster; what it built serves as well.
-            if not (folder / "bundle.json").is_file():
+            if _read(folder) is None:
                 raise
 
 
