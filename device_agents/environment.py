@@ -5,6 +5,7 @@ tell.
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import platform
 import re
@@ -24,6 +25,7 @@ def observe() -> dict[str, Any]:
     """The state of the device now. Sizes in bytes, frequencies in hertz, temperatures in Celsius."""
     return {
         "board": _board(),
+        "identity": _identity(),
         "machine": platform.machine(),
         "kernel": platform.release(),
         "userland_bits": struct.calcsize("P") * 8,
@@ -55,6 +57,12 @@ def _read(path: str) -> str | None:
 
 def _board() -> str | None:
     return _read("/proc/device-tree/model")
+
+
+def _identity() -> str | None:
+    """Tells one board from another of its kind without telling its serial number."""
+    number = _read("/proc/device-tree/serial-number") or _read("/etc/machine-id")
+    return hashlib.sha256(number.encode()).hexdigest()[:16] if number else None
 
 
 def _cpu() -> dict[str, Any]:

@@ -74,14 +74,10 @@ def status(job: Job, emit: Emit) -> None:
         emit({"event": "status", "manifest": None, "model_ok": None})
         return
     digest = _digest_or_none(os.path.join(current, "model.tflite"))
-    promised = os.path.basename(os.path.realpath(current))
-    emit(
-        {
-            "event": "status",
-            "manifest": _manifest(os.path.join(current, "manifest.json")),
-            "model_ok": digest is not None and digest.startswith(promised),
-        }
-    )
+    manifest = _manifest(os.path.join(current, "manifest.json"))
+    whole = digest is not None and digest.startswith(os.path.basename(os.path.realpath(current)))
+    promised = manifest.get("sha256", digest) if isinstance(manifest, dict) else digest
+    emit({"event": "status", "manifest": manifest, "model_ok": whole and promised == digest})
 
 
 def _manifest(path: str) -> Any:

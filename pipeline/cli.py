@@ -155,8 +155,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Set two runs side by side."""
-    from pipeline import result
-    from pipeline.measurement import comparison
+    from pipeline import comparison, result
     from pipeline.reports import terminal
 
     found = comparison.compare(result.load(before), result.load(after))

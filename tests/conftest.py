@@ -5,8 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from targets.places import state_folder
+
+# A busy machine is no failure.
+settings.register_profile("edgepipe", deadline=None)
+settings.load_profile("edgepipe")
 
 
 @pytest.fixture(scope="session", autouse=True)

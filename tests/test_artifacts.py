@@ -39,6 +39,9 @@ def test_a_damaged_object_or_record_is_a_miss(store: Store, harm: str) -> None:
     else:
         (store.root / "records" / "stage" / "key.json").write_bytes(b'{"outputs": {"file": ')
     assert store.find("stage", "key") is None
+    store.remember("stage", "key", {"file": store.put("tflite", b"0123456789")}, {})
+    found = store.find("stage", "key")
+    assert found is not None and found["file"].path.read_bytes() == b"0123456789"
 
 
 def test_the_least_recently_used_goes_first(store: Store) -> None:
@@ -87,7 +90,7 @@ def _put_for_ever(root: Path, started: Event) -> None:
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_usable_store(store: Store) -> None:
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     for _ in range(5):
         started = context.Event()
         process = context.Process(target=_put_for_ever, args=(store.root, started))
@@ -110,7 +113,7 @@ def _put_the_same(root: Path) -> None:
 
 
 def test_two_writers_at_once_do_not_disturb_each_other(store: Store) -> None:
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_put_the_same, args=(store.root,)) for _ in range(2)]
     for writer in writers:
         writer.start()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from pipeline.measurement.comparison import Comparison, TargetComparison, compare
+from pipeline.comparison import Comparison, TargetComparison, compare
 from pipeline.measurement.validity import Validity
 from pipeline.plan import GatesSection, LatencyGate
 from pipeline.reports import notation, terminal

@@ -288,7 +288,68 @@ def test_an_interrupted_run_says_so_and_ends_with_130(workspace: Workspace, numb
     assert workspace.run(*DEPLOY).code == 0
 
 
-def test_two_runs_at_once_both_come_to_an_end(workspace: Workspace) -> None:
+def test_what_a_file_held_while_it_was_changed_is_not_remembered(workspace: Workspace) -> None:
+    metric = workspace.folder / "metric.py"
+    metric.write_text(
+        "from pathlib import Path\n"
+        "def score(y, p):\n"
+        "    file = Path(__file__)\n"
+        "    file.write_text(file.read_text() + '# another\\n')\n"
+        "    return 0.5\n"
+    )
+    chosen = (
+        "--set",
+        "metric.source=metric.py:score",
+        "--set",
+        "metric.direction=higher",
+        "--set",
+        "train.loss=mse",
+    )
+    arguments = (*DEPLOY, *chosen, "--set", "train.when=never")
+    ended = workspace.run(*arguments)
+    assert ended.code == 2
+    assert "was changed while the run read it" in ended.err
+
+
+def test_what_was_measured_is_kept_when_judging_fails(workspace: Workspace) -> None:
+    (workspace.folder / "moody.py").write_text(
+        "import os\n"
+        "def score(y, p):\n"
+        "    if 'tensorflow' not in __import__('sys').modules:\n"
+        "        raise RuntimeError('not on the device')\n"
+        "    return 0.5\n"
+    )
+    chosen = (
+        "--set",
+        "metric.source=moody.py:score",
+        "--set",
+        "metric.direction=higher",
+        "--set",
+        "train.loss=mse",
+    )
+    arguments = (*DEPLOY, *chosen, "--set", "train.when=never")
+    workspace.run(*arguments)
+    ended = workspace.run(*arguments)
+    assert ended.code == 2
+    local = workspace.result()["targets"]["local"]
+    assert "not on the device" in local["error"] and local["installed"] is None
+    assert len(local["measurements"]["sparse"]["repetitions"]) == 2
+
+
+def test_two_deploys_at_once_disturb_neither_the_store_nor_each_other(workspace: Workspace) -> None:
+    both = [workspace.start(*DEPLOY, "--set", f"prune.sparsity={sparsity}") for sparsity in (0.35, 0.45)]
+    ended = [("".join(process.communicate(timeout=300)), process.returncode) for process in both]
+    for said, code in ended:
+        assert code == 0 or (code == 3 and "wait for the other run" in " ".join(said.split())), said
+    assert 0 in [code for _, code in ended]
+    for sparsity in (0.35, 0.45):
+        steps = workspace.run(*DEPLOY, "--set", f"prune.sparsity={sparsity}", "--dry-run", "--json").json[
+            "steps"
+        ]
+        assert [step["from"] for step in steps[:4]] == ["cache"] * 4
+
+
+def test_two_prunings_at_once_both_come_to_an_end(workspace: Workspace) -> None:
     both = [
         workspace.start("deploy", "plan.yaml", "--set", "prune.sparsity=0.7", "--dry-run", "--json")
         for _ in range(2)

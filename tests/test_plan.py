@@ -89,6 +89,7 @@ def test_every_target_is_a_target_and_comments_its_keys(path: Path) -> None:
         ("gates.max_file_bytes=0", "greater than 0"),
         ("name='a b'", "should match pattern"),
         ("convert.precision=int8", "'float32'"),
+        ("model.source=~nobody-of-that-name/m.keras", "no such file"),
     ],
 )
 def test_an_impossible_value_is_refused(folder: Path, override: str, words: str) -> None:

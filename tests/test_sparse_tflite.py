@@ -148,6 +148,31 @@ def test_a_model_without_zeros_comes_back_as_it_was(pruned_model: object) -> Non
     assert [each.encoding for each in decisions] == ["dense"]
 
 
+def test_a_matrix_of_nothing_but_zeros_still_loads_and_answers(pruned_model: object) -> None:
+    import keras
+
+    inputs = keras.Input((8,))
+    hidden = keras.layers.Dense(8, kernel_initializer="zeros", bias_initializer="ones")(inputs)
+    dense = to_tflite(keras.Model(inputs, keras.layers.Dense(2)(hidden)))
+    sparse, decisions = make_sparse(dense)
+    assert [each.encoding for each in decisions] == ["unstructured", "dense"]
+    samples = np.random.default_rng(2).normal(size=(4, 8)).astype(np.float32)
+    expected = outputs_on_host(dense, samples)
+    assert np.abs(expected).max() > 0
+    np.testing.assert_allclose(outputs_on_host(sparse, samples), expected, rtol=1e-6)
+
+
+def test_weights_of_other_operators_and_types_are_accounted_for(pruned_model: object) -> None:
+    import keras
+
+    inputs = keras.Input((8, 8, 2))
+    hidden = keras.layers.ZeroPadding2D(1)(inputs)
+    hidden = keras.layers.DepthwiseConv2D(3, name="depthwise")(hidden)
+    content = to_tflite(keras.Model(inputs, keras.layers.Flatten()(hidden)))
+    _, decisions = make_sparse(content)
+    assert [(each.operator, each.encoding) for each in decisions] == [("DEPTHWISE_CONV_2D", "dense")]
+
+
 def test_shared_weights_stay_dense(dense: bytes) -> None:
     model = read_model(dense, "dense")
     graph = model.subgraphs[0]

@@ -112,9 +112,7 @@ class Graph:
             if node.kind == "Dense" and why_not_elements(node) is None:
                 return Chain(hidden, node.name)
             if node.kind not in UNIT_WISE_LAYERS or not _is_of_keras(type(node.layer)):
-                return (
-                    f"The units feed {node.name!r}, a {node.kind}, which does not treat each unit by itself."
-                )
+                return f"The units feed {node.name!r}, a {node.kind}, through which units are not followed."
 
     def inputs(
         self, name: str, samples: NDArray[Any], batch_size: int = 64

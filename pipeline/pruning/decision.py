@@ -24,6 +24,7 @@ class LayerDecision(BaseModel):
     units_after: int | None = None
     loss_increase: float | None = Field(
         None,
-        description="estimate: what the layer's mean squared output error, summed over its outputs, grows by",
+        description="estimate: what removing adds to the layer's mean squared output error, summed over its outputs, "
+        "beyond that of the best dense weights for the inputs it now gets",
     )
     damping: float | None = Field(None, description="lambda, added to the diagonal of the layer's Hessian")

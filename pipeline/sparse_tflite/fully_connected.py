@@ -50,31 +50,44 @@ def make_sparse(content: bytes, name: str = "model.tflite") -> tuple[bytes, list
 
 
 def _encode(model: Any, graph: Any, operator: Any) -> list[EncodingDecision]:
-    """The decision about an operator's weights, carried out; nothing for an operator without any."""
-    kind = _operator_name(model, operator)
-    position = {"FULLY_CONNECTED": 1, "CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "TRANSPOSE_CONV": 1}.get(kind)
-    if position is None or operator.inputs[position] < 0:
-        return []
+    """The decisions about an operator's weights, carried out; none for an operator without any."""
+    return [
+        _decide(model, graph, operator, position)
+        for position, index in enumerate(operator.inputs)
+        if index >= 0 and _is_weight(model, graph.tensors[index])
+    ]
+
+
+def _is_weight(model: Any, tensor: Any) -> bool:
+    """A constant of two dimensions or more, of a type that weights have (paddings and shapes are integers)."""
+    kinds = schema().TensorType
+    weight_types = (kinds.FLOAT32, kinds.FLOAT16, kinds.INT8, kinds.UINT8, kinds.INT16, kinds.INT4)
+    has_data = model.buffers[tensor.buffer].data is not None
+    return has_data and tensor.shape is not None and len(tensor.shape) > 1 and tensor.type in weight_types
+
+
+def _decide(model: Any, graph: Any, operator: Any, position: int) -> EncodingDecision:
     tensor = graph.tensors[operator.inputs[position]]
-    weights = constant(model, tensor)
+    kind, weights = _operator_name(model, operator), constant(model, tensor)
+    stored = len(model.buffers[tensor.buffer].data)
     if weights is None:
-        return []
-    dense = int(weights.nbytes)
-    layout, reason = _choose(model, graph, operator, kind, weights)
+        layout, reason = None, "only dense float32 weights are rewritten; these are left as they are"
+    elif position != 1 and kind == "FULLY_CONNECTED":
+        layout, reason = None, "the matrix is no weight of the operator"
+    else:
+        layout, reason = _choose(model, graph, operator, kind, weights)
     if layout is not None:
         _store(model, tensor, layout)
         operator.opcodeIndex = _operator_code(model, operator.opcodeIndex)
-    return [
-        EncodingDecision(
-            operator=kind,
-            tensor=tensor.name.decode(),
-            encoding=layout.name if layout else "dense",
-            reason=reason,
-            zeros=float(np.mean(weights == 0)),
-            dense_bytes=dense,
-            stored_bytes=layout.nbytes if layout else dense,
-        )
-    ]
+    return EncodingDecision(
+        operator=kind,
+        tensor=tensor.name.decode(),
+        encoding=layout.name if layout else "dense",
+        reason=reason,
+        zeros=0.0 if weights is None else float(np.mean(weights == 0)),
+        dense_bytes=stored,
+        stored_bytes=layout.nbytes if layout else stored,
+    )
 
 
 def _choose(
