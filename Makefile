@@ -31,8 +31,8 @@ check: .venv/ready-to-test   ## ruff, mypy --strict, and the tests
 bench: .venv/ready           ## the figures we claim: SUITE=spine
 	@$(BIN)/python -m benchmarks $(SUITE)
 
-clean:                       ## remove the environment and the runs
-	rm -rf .venv runs installed .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:                       ## remove the environment and what tools left; the runs and what is installed stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 help:                        ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
