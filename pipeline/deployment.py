@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -41,6 +42,9 @@ def run(
     A target that cannot be reached is known before any work begins; when none can, no work begins. Raises
     `UserError`; what a device does wrong is in the result.
     """
+    # A folder that takes no result is better known now than after measuring.
+    runs.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=runs).close()
     found = _new_result(plan)
     reached = _check_reachable(targets, progress)
     found = found.model_copy(

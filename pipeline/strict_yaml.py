@@ -208,6 +208,10 @@ def _explain(document: Document, root: type[BaseModel], detail: ErrorDetails) ->
     if kind == "missing":
         return f"{where}: {name}: missing; it must be given"
     message = detail["msg"].removeprefix("Value error, ")
+    if kind == "value_error" and (inner := re.match(r"([a-z_.]+): (?=[a-z])", message)):
+        # A check of a whole section names the key below it that it is about.
+        key = (*key, *inner[1].split("."))
+        where, name, message = document.where(key), _dotted(key), message[inner.end() :]
     message = message[0].lower() + message[1:]
     received = detail.get("input")
     if kind != "value_error" and not isinstance(received, Mapping):

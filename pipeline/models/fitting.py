@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.models.data import Dataset
-from pipeline.models.load import keras_module
+from pipeline.models.quiet import keras_module
 from pipeline.progress import Say
 
 AUTO_LOSS = {"accuracy": "crossentropy", "auc": "crossentropy", "mse": "mse"}

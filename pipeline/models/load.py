@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import UserError
 from pipeline.models import sources
-from pipeline.models.quiet import quiet
+from pipeline.models.quiet import keras_module, quiet
 
 ENDINGS = (".keras", ".h5")
-
-
-def keras_module() -> Any:
-    """Keras on TensorFlow, with TensorFlow's start-up chatter kept off the terminal."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    with quiet():
-        import keras
-    return keras
 
 
 def load_model(artifact: Artifact, custom: Artifact | None = None) -> Any:
@@ -42,17 +31,17 @@ def load_model(artifact: Artifact, custom: Artifact | None = None) -> Any:
             model = keras.saving.load_model(artifact.path, compile=False)
         except Exception as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"{artifact.path}: Keras {keras.__version__} cannot load it: {first}") from error
+            raise UserError(
+                f"{artifact.path}: Keras {keras.__version__} cannot load it: {first[:300]}"
+            ) from error
     if not model.built or not getattr(model, "inputs", None):
         raise UserError(
             f"{artifact.path}: the model has no known input shape; begin it with keras.Input(shape) and use the"
             " Sequential or functional form"
         )
-    for side in ("inputs", "outputs"):
-        if len(getattr(model, side)) != 1:
-            raise UserError(
-                f"{artifact.path}: expected a model with one of its {side}, received {len(getattr(model, side))}"
-            )
+    if (len(model.inputs), len(model.outputs)) != (1, 1):
+        counts = f"{len(model.inputs)} and {len(model.outputs)}"
+        raise UserError(f"{artifact.path}: expected a model with one input and one output, received {counts}")
     return model
 
 

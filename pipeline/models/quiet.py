@@ -1,4 +1,4 @@
-"""Keep what native libraries print, past Python's own streams, off the terminal."""
+"""Keep what native libraries print, past Python's own streams, off the terminal; Keras first of all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -34,3 +35,13 @@ def quiet() -> Iterator[None]:
         for handle in (*saved, null):
             os.close(handle)
         logger.setLevel(level)
+
+
+def keras_module() -> Any:
+    """Keras on TensorFlow, with TensorFlow's start-up chatter kept off the terminal."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    with quiet():
+        import keras
+    return keras

@@ -15,7 +15,8 @@ from typing import Any
 
 from pipeline.artifacts import Artifact, file_digest
 from pipeline.errors import UserError
-from pipeline.source_digest import source_digest
+from pipeline.models.quiet import keras_module
+from pipeline.source_digest import imported_modules, source_digest
 from pipeline.strict_yaml import suggest
 
 
@@ -117,6 +118,8 @@ def _import(path: Path) -> ModuleType:
     specification = importlib.util.spec_from_file_location(f"edgepipe_user_{path.stem}", path)
     if specification is None or specification.loader is None:
         raise UserError(f"{path}: cannot be imported")
+    if {"keras", "tensorflow"} & set(imported_modules(path, path.parent)):
+        keras_module()
     module = importlib.util.module_from_spec(specification)
     sys.modules[module.__name__] = module
     try:

@@ -34,7 +34,7 @@ def fine_tune(
     def report(epoch: int, logs: Mapping[str, float]) -> None:
         if not np.isfinite(logs["loss"]):
             raise ValueError(
-                f"fine-tuning diverged in epoch {epoch + 1}; give a learning rate below {learning_rate}"
+                f"fine-tuning diverged in epoch {epoch + 1}; give a learning rate below {learning_rate:g}"
             )
         on_epoch(epoch, float(logs["loss"]))
 

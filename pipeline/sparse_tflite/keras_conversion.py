@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.models.load import keras_module
-from pipeline.models.quiet import quiet
+from pipeline.models.quiet import keras_module, quiet
 
 
 def to_tflite(model: Any) -> bytes:

@@ -14,7 +14,8 @@ from pipeline.artifacts import Artifact, Store
 from pipeline.errors import UserError
 from pipeline.models import data, metrics
 from pipeline.models.fitting import check_fits, loss_for
-from pipeline.models.load import keras_module, load_model, save_model
+from pipeline.models.load import load_model, save_model
+from pipeline.models.quiet import keras_module
 from pipeline.plan import FitSection, PlanBase
 from pipeline.progress import Say
 from pipeline.pruning import importance

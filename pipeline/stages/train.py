@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.artifacts import Artifact, Store
 from pipeline.models import data
 from pipeline.models.fitting import check_fits, fit, loss_for
-from pipeline.models.load import keras_module, load_model, save_model
+from pipeline.models.load import load_model, save_model
+from pipeline.models.quiet import keras_module
 from pipeline.plan import PlanBase, TrainSection
 from pipeline.progress import Say
 
