@@ -77,16 +77,25 @@ def test_units_may_leave_through_layers_that_treat_each_by_itself() -> None:
     [
         (
             [layers.Softmax(name="s")],
-            "The units feed 's', a Softmax, which does not treat each unit by itself.",
+            "The units feed 's', a Softmax, through which units are not followed.",
         ),
         ([layers.Activation("softmax", name="s")], "The activation 'softmax' of 's' may mix its units."),
         (
             [layers.Activation(lambda x: x[..., ::-1], name="s")],
             "The activation '<lambda>' of 's' may mix its units.",
         ),
-        ([layers.BatchNormalization(name="n")], "The units feed 'n', a BatchNormalization, which does not"),
-        ([layers.Reshape((5,), name="r")], "The units feed 'r', a Reshape, which does not"),
-        ([layers.Identity(), layers.Flatten(name="f")], "The units feed 'f', a Flatten, which does not"),
+        (
+            [layers.BatchNormalization(name="n")],
+            "The units feed 'n', a BatchNormalization, through which units are not followed.",
+        ),
+        (
+            [layers.Reshape((5,), name="r")],
+            "The units feed 'r', a Reshape, through which units are not followed.",
+        ),
+        (
+            [layers.Identity(), layers.Flatten(name="f")],
+            "The units feed 'f', a Flatten, through which units are not followed.",
+        ),
     ],
 )
 def test_units_stay_where_the_way_is_not_known_to_be_safe(between: list[Any], says: str) -> None:
