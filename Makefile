@@ -8,7 +8,7 @@ BIN    := .venv/bin
 .DEFAULT_GOAL := help
 
 deploy: .venv/ready          ## train, prune, convert, deploy, measure, judge: PLAN=pipeline.yaml TARGET=local HOST=
-	@$(BIN)/edgepipe deploy $(PLAN) --target $(TARGET) $(if $(HOST),--host $(HOST)) $(ARGS)
+	@$(BIN)/edgepipe deploy $(PLAN) --target $(TARGET) $(if $(filter command%,$(origin HOST)),--host $(HOST)) $(ARGS)
 
 report: .venv/ready          ## show a run again: RUN=runs/latest
 	@$(BIN)/edgepipe report $(RUN)

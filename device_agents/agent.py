@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Callable
 
-from device_agents import channel, files, installation, session, unpacking, worker
+from device_agents import channel, files, installation, session, tidying, unpacking, worker
 from device_agents.channel import Emit, HostGone
 from device_agents.failure import Failure
 from device_agents.job import Job
@@ -25,6 +25,7 @@ def actions() -> dict[str, Action]:
         "unpack": unpacking.unpack,
         "verify": files.verify,
         "remove": files.remove,
+        "tidy": tidying.tidy,
         "install": installation.install,
         "status": installation.status,
         "measure": session.measure,

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from device_agents.channel import Emit
 from device_agents.job import Job
+from device_agents.tidying import touch
 
 
 def sha256_of(path: str) -> str:
@@ -73,6 +74,7 @@ def hash_files(job: Job, emit: Emit) -> None:
     for path in job.texts("paths"):
         here = os.path.expanduser(path)
         is_file = os.path.isfile(here)
+        touch(here)
         found[path] = {"sha256": sha256_of(here), "bytes": os.path.getsize(here)} if is_file else None
     emit({"event": "hashes", "files": found})
 
@@ -81,6 +83,7 @@ def verify(job: Job, emit: Emit) -> None:
     """`verify`: whether a folder still has the digest it was unpacked with."""
     folder = job.path("folder")
     actual = tree_digest(folder) if os.path.isdir(folder) else None
+    touch(folder)
     emit({"event": "verified", "ok": actual == job.text("digest"), "digest": actual})
 
 

@@ -18,7 +18,7 @@ from device_agents.job import Job
 def install(job: Job, emit: Emit) -> None:
     """`install`: put a model and its manifest in place; both change in one rename of the link `current`.
 
-    Earlier versions stay. Power may fail at any point: `current` is whole before and after.
+    The version before stays, older ones go. Power may fail at any point: `current` is whole before and after.
     """
     model, digest, manifest = job.existing("model"), job.text("sha256"), job.mapping("manifest")
     folder = job.path("install_path")
@@ -31,7 +31,10 @@ def install(job: Job, emit: Emit) -> None:
         version = os.path.join("versions", digest[:16])
         previous = _digest_or_none(os.path.join(folder, "current", "model.tflite"))
         _fill(os.path.join(folder, version), model, digest, manifest)
+        before = _target(os.path.join(folder, "current"))
         _point(os.path.join(folder, "current"), version)
+        if before != version:
+            _forget(os.path.join(folder, "versions"), {version, before})
     path = os.path.join(folder, "current", "model.tflite")
     emit({"event": "installed", "path": path, "previous": previous})
 
@@ -61,28 +64,42 @@ def _point(link: str, version: str) -> None:
     sync_folder(os.path.dirname(link))
 
 
+def _target(link: str) -> str | None:
+    try:
+        return os.readlink(link)
+    except OSError:
+        return None
+
+
+def _forget(versions: str, kept: set[str | None]) -> None:
+    for name in os.listdir(versions):
+        if os.path.join("versions", name) not in kept:
+            shutil.rmtree(os.path.join(versions, name), ignore_errors=True)
+
+
 def _digest_or_none(path: str) -> str | None:
     return sha256_of(path) if os.path.isfile(path) else None
 
 
 def status(job: Job, emit: Emit) -> None:
-    """`status`: the manifest of the installed model, and whether the model is still the one that was
-    installed.
+    """`status`: whether a model is installed, its manifest (null when it cannot be read), and whether both are
+    still what was installed.
     """
     current = os.path.join(job.path("install_path"), "current")
     if not os.path.lexists(current):
-        emit({"event": "status", "manifest": None, "model_ok": None})
+        emit({"event": "status", "installed": False, "manifest": None, "model_ok": None})
         return
     digest = _digest_or_none(os.path.join(current, "model.tflite"))
     manifest = _manifest(os.path.join(current, "manifest.json"))
     whole = digest is not None and digest.startswith(os.path.basename(os.path.realpath(current)))
-    promised = manifest.get("sha256", digest) if isinstance(manifest, dict) else digest
-    emit({"event": "status", "manifest": manifest, "model_ok": whole and promised == digest})
+    ok = whole and manifest is not None and manifest["sha256"] == digest
+    emit({"event": "status", "installed": True, "manifest": manifest, "model_ok": ok})
 
 
-def _manifest(path: str) -> Any:
+def _manifest(path: str) -> dict[str, Any] | None:
     try:
         with open(path, "rb") as stream:
-            return json.load(stream)
+            found = json.load(stream)
     except (FileNotFoundError, ValueError):
         return None
+    return found if isinstance(found, dict) and "sha256" in found else None

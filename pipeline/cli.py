@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -222,8 +223,12 @@ def devices_list(as_json: Json = False) -> None:
     """Say which emulated devices there are, and which are up."""
     from targets import emulation
 
-    states = {name: str(emulation.status(name)) for name in emulation.names()}
-    show(states, as_json, *[f"{name}: {state}" for name, state in states.items()])
+    states = [emulation.status(name) for name in emulation.names()]
+    show(
+        [asdict(each) for each in states],
+        as_json,
+        *[f"{each.name}: {each.state} ({each.detail})" for each in states],
+    )
 
 
 def _emulated(names: list[str] | None) -> list[str]:
@@ -252,12 +257,19 @@ def _measured(report: dict[str, Any]) -> list[str]:
 
 
 def _installed(report: dict[str, Any]) -> list[str]:
+    if not report["installed"]:
+        return [f"{report['target']}: nothing is installed"]
     manifest = report["manifest"]
     if manifest is None:
-        return [f"{report['target']}: nothing is installed"]
+        return [f"{report['target']}: DAMAGED: the manifest cannot be read; deploy again"]
     state = "whole" if report["model_ok"] else "DAMAGED: its hash is not the manifest's; deploy again"
+
+    def told(key: str) -> str:
+        value = manifest.get(key, "unknown")
+        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
     return [
-        f"{report['target']}: {manifest['variant']} of plan {manifest['plan']}, run {manifest['run']}",
-        f"  {manifest['bytes']:,} bytes, sha256 {manifest['sha256']}, {state}",
-        f"  runtime {manifest['runtime']}, encodings {', '.join(manifest['encodings'])}",
+        f"{report['target']}: {told('variant')} of plan {told('plan')}, run {told('run')}",
+        f"  {told('bytes')} bytes, sha256 {told('sha256')}, {state}",
+        f"  runtime {told('runtime')}, encodings {told('encodings')}",
     ]

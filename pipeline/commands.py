@@ -68,7 +68,7 @@ def dry_run(plan: PlanBase, folder: Path, targets: Sequence[str]) -> dict[str, A
     """What a deploy would do, step by step."""
     with store().in_use() as cache:
         stages = engine.what_would_run(plan, folder, cache)
-    steps = [{"stage": stage, "from": "cache" if there else "anew"} for stage, there in stages]
+    steps = [{"stage": stage, "from": source} for stage, source in stages]
     steps += [
         {"stage": f"{target}: {stage}", "from": "anew"}
         for target in targets
@@ -170,7 +170,7 @@ def status(name: str, target: TargetBase) -> dict[str, Any]:
     """What is installed on a device, and whether the file there still has the hash its manifest says."""
     with open_device(name, target) as device:
         found = device.ask("status", install_path=target.install_path)[-1]
-    return {"target": name, "manifest": found["manifest"], "model_ok": found["model_ok"]}
+    return {"target": name} | {key: found[key] for key in ("installed", "manifest", "model_ok")}
 
 
 def random_inputs(shape: tuple[int, ...]) -> np.ndarray:

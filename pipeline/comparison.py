@@ -15,6 +15,7 @@ SESSIONS = (
 )
 IDENTITY = (
     "board",
+    "identity",
     "machine",
     "cores",
     "usable_cores",

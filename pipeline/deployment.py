@@ -198,9 +198,14 @@ def _measure_and_judge(
     known["runtime"] = deployed.runtime
     inputs = host.outputs["data"]["inputs"].digest
     known["digests"] = {"agent": device.agent_digest, "bundle": deployed.bundle_digest, "inputs": inputs}
-    with _timed("measure", known), progress.step(f"{name}: measure") as say:
-        session = measure.run(plan.measure, device, deployed, say)
     emulated = device.target.emulated
+    try:
+        with _timed("measure", known), progress.step(f"{name}: measure") as say:
+            session = measure.run(plan.measure, device, deployed, say)
+    except measure.BrokenOff as error:
+        measurements = judge.measurements_of(error.session, variants, emulated)
+        known.update(measurements=measurements, environment=error.session.environment)
+        raise
     measurements = judge.measurements_of(session, variants, emulated)
     known.update(measurements=measurements, environment=session.environment)
     truth = np.load(host.outputs["data"]["targets"].path)

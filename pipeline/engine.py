@@ -72,7 +72,11 @@ def run_host_stages(
     run = HostRun(UserFiles.of(plan, folder))
 
     def still_the_same() -> None:
-        if UserFiles.of(plan, folder) != run.files:
+        try:
+            same = UserFiles.of(plan, folder) == run.files
+        except (ValueError, OSError):
+            same = False
+        if not same:
             raise UserError("a file that the plan names was changed while the run read it; run again")
 
     for stage in CACHED_STAGES[: CACHED_STAGES.index(last) + 1]:
@@ -83,20 +87,24 @@ def run_host_stages(
     return run
 
 
-def what_would_run(plan: PlanBase, folder: Path, store: Store) -> list[tuple[str, bool]]:
-    """Each cached stage, and whether its outputs are there already; after the first that is not, none is."""
+def what_would_run(plan: PlanBase, folder: Path, store: Store) -> list[tuple[str, str]]:
+    """Each cached stage, and where its outputs would come from; after the first that is made anew nobody knows."""
     files = UserFiles.of(plan, folder)
     outputs: dict[str, dict[str, Artifact]] = {}
-    found: list[tuple[str, bool]] = []
     for stage in CACHED_STAGES:
-        made = None
-        if len(outputs) == len(found):
-            options = _options(stage, plan)
-            provenance = _provenance(stage, options, _inputs(stage, outputs, files))
-            made = store.find(stage, _key(provenance))
-            if made is not None:
-                outputs[stage] = made
-        found.append((stage, made is not None))
+        options = _options(stage, plan)
+        made = store.find(stage, _key(_provenance(stage, options, _inputs(stage, outputs, files))))
+        if made is None:
+            break
+        outputs[stage] = made
+    found = [(stage, "cache") for stage in outputs]
+    for stage in CACHED_STAGES[len(outputs) :]:
+        unsure = (
+            f"anew, or from cache where {found[-1][0]} makes what is known"
+            if len(found) > len(outputs)
+            else "anew"
+        )
+        found.append((stage, unsure))
     return found
 
 

@@ -14,6 +14,12 @@ from pipeline.errors import Disagreement, ExitCode, UserError
 from targets.errors import TargetError
 from targets.places import state_folder
 
+# What ails a disk or a path of the user's; of any other error of the system we are the cause.
+MACHINE_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
+    *(errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+)
+
 
 def guarded(app: Any) -> NoReturn:
     """Run the typer application and leave the process. A termination request ends it as Ctrl-C does."""
@@ -48,7 +54,7 @@ def _explain(error: BaseException) -> int:
         return _say(ExitCode.DEVICE, str(error))
     if isinstance(error, typer.TyperException):
         return _say(ExitCode.USER, error.format_message(), "see edgepipe --help")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
         place = f": {error.filename}" if error.filename else ""
         return _say(
             ExitCode.USER, f"this machine: {error.strerror}{place}; nothing half-written was left behind"

@@ -76,7 +76,7 @@ class DataSection(Section):
     source: Annotated[str, _source(".npz", also=_bundled)]
     targets: Literal["labels", "inputs"] = "labels"
     test_fraction: float = Field(0.25, gt=0, lt=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     labels: tuple[str, ...] = ()
 
 
@@ -109,7 +109,7 @@ class FitSection(Section):
     epochs: int = Field(0, ge=0)
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
 
 
 class TrainSection(FitSection):
@@ -198,7 +198,7 @@ class PlanBase(Section):
     data: DataSection
     metric: MetricSection = MetricSection()
     train: TrainSection = TrainSection()
-    prune: PruneBase
+    prune: PruneBase = PruneBase()
     convert: ConvertSection = ConvertSection()
     measure: MeasureSection = MeasureSection()
     gates: GatesSection = GatesSection()
@@ -228,4 +228,5 @@ class PlanBase(Section):
 @functools.cache
 def plan_model() -> type[PlanBase]:
     """The model of a plan file, with a section for the options of each pruning method there is."""
-    return create_model("Plan", __base__=PlanBase, prune=(_prune_section(), ...))
+    section = _prune_section()
+    return create_model("Plan", __base__=PlanBase, prune=(section, section()))

@@ -22,6 +22,7 @@ Event = dict[str, Any]
 PROTOCOL = 1
 SHORT_S = 60.0
 LONG_S = 900.0
+UNUSED_S = 30 * 86400.0
 REMEDIES = {
     "locked": "wait for the other run to end",
     "disk": "free some space on the device",
@@ -116,6 +117,11 @@ class Device:
     def fetch(self, source: str, destination: Path) -> None:
         """Copy a file from the device."""
         self._transport.get(source, destination, deadline_s=LONG_S)
+
+    def tidy(self) -> None:
+        """Remove from the device what no run used for a month; the version installed is not among it."""
+        folders = [f"{self.target.workdir}/{name}" for name in ("agents", "objects", "outputs", "bundles")]
+        self.ask("tidy", folders=folders, unused_s=UNUSED_S, deadline_s=LONG_S)
 
     def provision(self, say: Callable[[str], None]) -> Provisioned:
         """See that the device has its runtime."""

@@ -73,7 +73,7 @@ def probe(transport: Transport, python: str, agent: str, deadline_s: float = 30)
 
     Raises `TargetError` when there is no usable Python.
     """
-    done = transport.run([python, "-c", SCRIPT, agent], deadline_s=deadline_s)
+    done = transport.run([python, "-I", "-c", SCRIPT, agent], deadline_s=deadline_s)
     if done.returncode in (126, 127):
         raise TargetError(
             f"the device has no {python!r} that starts",

@@ -24,16 +24,20 @@ def agent(tmp_path: Path) -> Agent:
 def _install_job(agent: Agent, content: bytes, **changes: Any) -> dict[str, Any]:
     model = agent.folder / "inbox.tflite"
     model.write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
+    digest = _digest(content)
     return {
         "do": "install",
         "model": str(model),
         "sha256": digest,
-        "manifest": {"model": digest, "is": content.decode()},
+        "manifest": {"sha256": digest, "is": content.decode()},
         "install_path": str(agent.folder / "installed"),
         "lock": str(agent.lock),
         **changes,
     }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _status(agent: Agent) -> dict[str, Any]:
@@ -41,22 +45,38 @@ def _status(agent: Agent) -> dict[str, Any]:
 
 
 def test_install_switches_and_keeps_the_previous(agent: Agent) -> None:
-    assert _status(agent) == {"event": "status", "manifest": None, "model_ok": None}
+    assert _status(agent) == {"event": "status", "installed": False, "manifest": None, "model_ok": None}
     one, two = _install_job(agent, b"one"), _install_job(agent, b"two")
     agent.folder.joinpath("inbox.tflite").write_bytes(b"one")
     path = str(agent.folder / "installed/current/model.tflite")
     assert agent.answer(**one)[0] == {"event": "installed", "path": path, "previous": None}
-    assert _status(agent) == {"event": "status", "manifest": one["manifest"], "model_ok": True}
+    assert _status(agent) == {
+        "event": "status",
+        "installed": True,
+        "manifest": one["manifest"],
+        "model_ok": True,
+    }
     agent.folder.joinpath("inbox.tflite").write_bytes(b"two")
     assert agent.answer(**two)[0] == {"event": "installed", "path": path, "previous": one["sha256"]}
-    assert _status(agent) == {"event": "status", "manifest": two["manifest"], "model_ok": True}
+    assert _status(agent) == {
+        "event": "status",
+        "installed": True,
+        "manifest": two["manifest"],
+        "model_ok": True,
+    }
 
     versions = agent.folder / "installed/versions"
     assert versions.joinpath(one["sha256"][:16], "model.tflite").read_bytes() == b"one"
     assert os.readlink(agent.folder / "installed/current") == f"versions/{two['sha256'][:16]}"
-    again = agent.answer(**{**two, "manifest": {"another": "run"}})[0]
+    again = agent.answer(**{**two, "manifest": {"sha256": two["sha256"], "another": "run"}})[0]
     assert again["previous"] == two["sha256"]
-    assert _status(agent)["manifest"] == {"another": "run"}
+    assert _status(agent)["manifest"]["another"] == "run"
+    assert versions.joinpath(one["sha256"][:16]).is_dir()
+
+    agent.answer(**_install_job(agent, b"three"))
+    assert sorted(os.listdir(versions)) == sorted(
+        digest[:16] for digest in (two["sha256"], _digest(b"three"))
+    )
 
 
 def test_status_sees_a_damaged_model(agent: Agent) -> None:
@@ -68,7 +88,21 @@ def test_status_sees_a_damaged_model(agent: Agent) -> None:
     model.unlink()
     assert _status(agent)["model_ok"] is False
     agent.answer(**job)
-    assert _status(agent) == {"event": "status", "manifest": job["manifest"], "model_ok": True}
+    assert _status(agent) == {
+        "event": "status",
+        "installed": True,
+        "manifest": job["manifest"],
+        "model_ok": True,
+    }
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", "{}", '{"sha256": "another"}'])
+def test_status_sees_a_damaged_manifest(agent: Agent, damaged: str) -> None:
+    agent.answer(**_install_job(agent, b"one"))
+    agent.folder.joinpath("installed/current/manifest.json").write_text(damaged)
+    said = _status(agent)
+    assert said["installed"] is True and said["model_ok"] is False
+    assert said["manifest"] is None or said["manifest"] == {"sha256": "another"}
 
 
 def test_a_model_of_another_digest_is_not_installed(agent: Agent) -> None:
@@ -120,13 +154,18 @@ def test_install_is_whole_wherever_the_power_fails(agent: Agent, monkeypatch: py
         model = agent.folder.joinpath("installed/current/model.tflite").read_text()
         assert now["manifest"]["is"] == model
         installation.install(Job(job), seen.append)
-        assert status() == {"event": "status", "manifest": job["manifest"], "model_ok": True}
+        assert status() == {
+            "event": "status",
+            "installed": True,
+            "manifest": job["manifest"],
+            "model_ok": True,
+        }
         if counted() <= call:
             break
     else:
         pytest.fail("an install never came to its end")
     kept = {path.read_text() for path in agent.folder.joinpath("installed/versions").glob("*/model.tflite")}
-    assert kept == {"first", *(f"model {number}" for number in range(call + 1))}
+    assert kept == {f"model {call - 1}", f"model {call}"}
 
 
 def test_a_full_disk_is_said_to_be_full(agent: Agent) -> None:

@@ -157,3 +157,24 @@ def test_an_agent_that_dies_is_a_broken_answer_and_the_next_job_works(device: De
         device.ask("measure", kill, **job)
     with pytest.raises(TargetError, match="evaluate one"):
         device.ask("measure", **job)
+
+
+def test_what_no_run_used_for_long_leaves_the_device(
+    device: Device, transport: Counting, tmp_path: Path
+) -> None:
+    used = device.push(content(tmp_path, b"used"))
+    unused = Path(*device.push(content(tmp_path, b"unused")).values())
+    bundle = unused.parent.parent / "bundles" / "old"
+    bundle.mkdir(parents=True)
+    for path in (
+        unused,
+        bundle,
+        *map(Path, used.values()),
+        *bundle.parent.parent.joinpath("agents").iterdir(),
+    ):
+        os.utime(path, (0, 0))
+    device.push(content(tmp_path, b"used"))
+    device.tidy()
+    assert not unused.exists() and not bundle.exists()
+    assert all(Path(path).exists() for path in used.values())
+    device.tidy()  # the agent itself is in use

@@ -43,7 +43,9 @@ def repetition(samples_ns: Sequence[int], step: int = 0) -> Repetition:
 
 def measurement(variant: str, *repetitions: Sequence[int], metric: float | None = 0.9) -> Measurement:
     made = tuple(repetition(samples, step) for step, samples in enumerate(repetitions))
-    return Measurement(variant=variant, digest="0" * 64, emulated=False, repetitions=made, metric=metric)
+    return Measurement(
+        variant=variant, digest=f"of {variant}", emulated=False, repetitions=made, metric=metric
+    )
 
 
 def test_turns_balance_a_drift() -> None:
@@ -328,6 +330,15 @@ def test_without_a_difference_in_speed_size_decides_and_dense_breaks_a_tie(
 ) -> None:
     found = chosen([1000, 900, 1100, 1005], size)
     assert (found.variant, found.verdict) == (variant, said)
+
+
+def test_one_file_wins_no_race_against_itself() -> None:
+    dense = measurement("dense", *[[value] for value in (1000, 1010, 990, 1000)])
+    sparse = measurement("sparse", *[[value] for value in (500, 505, 495, 500)])
+    twins = {"dense": dense, "sparse": sparse.model_copy(update={"digest": dense.digest})}
+    found = winner.choose(twins, {"dense": (GOOD,), "sparse": (GOOD,)}, {"dense": 5000, "sparse": 5000})
+    assert found is not None and (found.variant, found.verdict) == ("dense", "dense wins")
+    assert "one and the same file" in found.reason
 
 
 def test_a_variant_that_failed_a_gate_is_not_chosen_nor_is_the_baseline() -> None:

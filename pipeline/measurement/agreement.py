@@ -21,6 +21,16 @@ class Agreement(BaseModel):
     limit: float = TOLERANCE
     agrees: bool
 
+    @property
+    def sentence(self) -> str:
+        """What is wrong where they do not agree."""
+        if self.greatest_difference is None:
+            return f"an output is not a finite number, or only one of the two is zero ({self.samples} inputs)"
+        return (
+            f"the sparse file differs from its dense twin by {self.greatest_difference:.2g} of the greatest output"
+            f" (limit {self.limit:g}, {self.samples} inputs)"
+        )
+
 
 def compare(twin: np.ndarray, variant: np.ndarray) -> Agreement:
     """Compare outputs (samples, ...) of one shape; NaN and infinity never agree with anything."""

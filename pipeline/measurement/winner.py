@@ -44,6 +44,9 @@ def choose(
         return Winner(
             variant=standing[0], verdict="only one passed", reason=f"{other} failed a gate", speed=speed
         )
+    if measurements["sparse"].digest == measurements["dense"].digest:
+        reason = "nothing is stored sparsely, both are one and the same file"
+        return Winner(variant="dense", verdict="dense wins", reason=reason, speed=speed)
     between = f"sparse takes {speed.value:.3f} of dense's time ({_span(speed)})"
     if speed.high is not None and speed.high < 1:
         return Winner(variant="sparse", verdict="sparse wins", reason=f"{between}: faster", speed=speed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ class Dataset:
     labels: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
-        """Write an .npz file that is the same, byte for byte, for the same arrays."""
-        arrays = {name: getattr(self, name) for name in ARRAYS} | {"labels": np.array(self.labels, dtype=str)}
+        """Write the arrays, not the labels, to an .npz file: the same bytes for the same arrays."""
+        arrays = {name: getattr(self, name) for name in ARRAYS}
         with zipfile.ZipFile(path, "w") as archive:
             for name, array in arrays.items():
                 content = io.BytesIO()
@@ -48,9 +49,17 @@ def load_bundled(name: str, test_fraction: float, seed: int) -> Dataset:
 
     bunch: Any = getattr(datasets, f"load_{name}")()
     x = bunch.images[..., None] / 16.0 if name == "digits" else bunch.data
-    x_train, x_test, y_train, y_test = train_test_split(
-        x.astype(np.float32), bunch.target, test_size=test_fraction, random_state=seed, stratify=bunch.target
-    )
+    try:
+        x_train, x_test, y_train, y_test = train_test_split(
+            *(x.astype(np.float32), bunch.target),
+            test_size=test_fraction,
+            random_state=seed,
+            stratify=bunch.target,
+        )
+    except ValueError as error:
+        raise UserError(
+            f"data.test_fraction: {test_fraction} does not split {len(x)} samples: {error}"
+        ) from None
     if name != "digits":
         mean, deviation = x_train.mean(axis=0), x_train.std(axis=0)
         x_train, x_test = (x_train - mean) / deviation, (x_test - mean) / deviation
@@ -78,9 +87,9 @@ def load_file(source: Artifact, targets: str = "labels") -> Dataset:
             )
     else:
         try:
-            with np.load(source.path, allow_pickle=False) as file:
+            with source.path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise UserError(f"{where}: not an .npz file of plain arrays: {error}") from None
     if targets == "inputs":
         arrays = arrays | {"y_train": arrays.get("x_train"), "y_test": arrays.get("x_test")}
@@ -90,7 +99,7 @@ def load_file(source: Artifact, targets: str = "labels") -> Dataset:
 def load(path: Path) -> Dataset:
     """What `Dataset.save` wrote."""
     with np.load(path, allow_pickle=False) as file:
-        return Dataset(**{name: file[name] for name in ARRAYS}, labels=tuple(map(str, file["labels"])))
+        return Dataset(**{name: file[name] for name in ARRAYS})
 
 
 def spread(available: int, wanted: int | None) -> np.ndarray:

@@ -40,17 +40,20 @@ def worsening(direction: Direction, before: float, after: float) -> float:
 def accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
     """Share of samples whose class is right: `y_true` (n,) class numbers or (n, classes) one-hot.
 
-    A single output per sample is the probability of class 1.
+    A single output per sample is the probability of class 1; `UserError` where it is none, but a logit perhaps.
     """
     if y_pred.size != len(y_pred) * y_pred.shape[-1]:
         raise UserError(
             f"metric accuracy: expected one answer a sample, received outputs of {y_pred.shape[1:]}"
         )
     y_pred = y_pred.reshape(len(y_pred), -1)
+    if y_pred.shape[1] == 1 and not (y_pred.min() >= 0 and y_pred.max() <= 1):
+        raise UserError(
+            f"metric accuracy: expected the probability of class 1 as the single output, received values from"
+            f" {y_pred.min():g} to {y_pred.max():g}; let the model end with a sigmoid, or judge it by auc"
+        )
     classes = y_pred.argmax(axis=1) if y_pred.shape[1] > 1 else (y_pred[:, 0] > 0.5).astype(int)
-    truth = y_true.reshape(len(y_true), -1)
-    labels = truth.argmax(axis=1) if truth.shape[1] > 1 else truth[:, 0]
-    return float(np.mean(classes == labels))
+    return float(np.mean(classes == _class_numbers(y_true)))
 
 
 def mse(y_true: np.ndarray, y_pred: np.ndarray) -> float:
@@ -70,7 +73,10 @@ def auc(y_true: np.ndarray, y_pred: np.ndarray) -> float:
     scores = y_pred.reshape(len(y_pred), -1)
     if scores.shape[1] > 2:
         raise UserError(f"metric auc: expected one or two outputs a sample, received {scores.shape[1]}")
-    score, positive = scores[:, -1], y_true.reshape(-1) == 1
+    labels = _class_numbers(y_true)
+    if not np.isin(labels, (0, 1)).all():
+        raise UserError(f"metric auc: expected the labels 0 and 1, received {np.unique(labels)[:5]}")
+    score, positive = scores[:, -1], labels == 1
     if positive.all() or not positive.any():
         raise UserError("metric auc: expected samples of both classes 0 and 1, received one class only")
     _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
@@ -78,3 +84,10 @@ def auc(y_true: np.ndarray, y_pred: np.ndarray) -> float:
     n_positive = int(positive.sum())
     above = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
     return float(above / (n_positive * (len(score) - n_positive)))
+
+
+def _class_numbers(y_true: np.ndarray) -> np.ndarray:
+    """(n,) class numbers, of those or of one-hot targets (n, classes)."""
+    truth = y_true.reshape(len(y_true), -1)
+    numbers: np.ndarray = truth.argmax(axis=1) if truth.shape[1] > 1 else truth[:, 0]
+    return numbers

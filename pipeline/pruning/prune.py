@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +20,9 @@ from pipeline.pruning.patches import patches
 
 Array = NDArray[Any]
 Progress = Callable[[str], None]
+
+# 16 MiB of float32; the moments need some four times that, in float64, on top.
+_PART_ELEMENTS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,18 @@ def _layer(node: Node, trained: Graph, now: Graph, calibration: Array | None) ->
     def streamed() -> Moments:
         assert calibration is not None
         pairs = zip(now.inputs(node.name, calibration), trained.inputs(node.name, calibration), strict=True)
-        return moments((_rows(node, x), _rows(node, x0)) for x, x0 in pairs)
+        return moments(
+            (_rows(node, x[part]), _rows(node, x0[part])) for x, x0 in pairs for part in _parts(node, x)
+        )
 
     return Layer(node.name, node.kind, kernel.reshape(-1, kernel.shape[-1]), streamed)
+
+
+def _parts(node: Node, entering: Array) -> Iterator[slice]:
+    """The samples of a batch in parts whose rows, together, have a bounded size: a convolution multiplies them."""
+    positions = entering[0].size // entering.shape[-1]
+    step = max(1, _PART_ELEMENTS // (positions * int(np.prod(node.layer.kernel.shape[:-1]))))
+    return (slice(start, start + step) for start in range(0, len(entering), step))
 
 
 def _rows(node: Node, entering: Array) -> Array:

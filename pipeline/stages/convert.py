@@ -63,9 +63,6 @@ def convert_twins(model: Any, samples: np.ndarray) -> tuple[bytes, bytes, dict[s
     sparse, decisions = make_sparse(dense)
     agreement = compare(outputs_on_host(dense, samples), outputs_on_host(sparse, samples))
     if not agreement.agrees:
-        raise Disagreement(
-            f"convert: on this machine the sparse file differs from its dense twin by {agreement.greatest_difference}"
-            f" of the greatest output (limit {agreement.limit}) on {agreement.samples} inputs; nothing was deployed"
-        )
+        raise Disagreement(f"convert: nothing was deployed: on this machine {agreement.sentence}")
     encodings = [decision.model_dump() for decision in decisions]
     return dense, sparse, {"encodings": encodings, "agreement": agreement.model_dump()}

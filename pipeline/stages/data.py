@@ -61,12 +61,13 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     say(
         f"{len(dataset.x_train)} training and {len(dataset.x_test)} evaluation samples of {dataset.x_test.shape[1:]}"
     )
-    labels = options.labels or dataset.labels
-    dataset = data.Dataset(dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test, labels)
     with store.new("dataset") as path:
         dataset.save(path)
         made = {"dataset": store.put_file("dataset", path)}
-    report: dict[str, Any] = {"labels": list(labels), "training_samples": len(dataset.x_train)}
+    report: dict[str, Any] = {
+        "labels": list(options.labels or dataset.labels),
+        "training_samples": len(dataset.x_train),
+    }
     made["report"] = store.put_json(report)
     chosen = data.spread(len(dataset.x_test), options.evaluation_samples)
     for name, array in (("inputs", dataset.x_test), ("targets", dataset.y_test)):

@@ -23,6 +23,7 @@ class Deployed:
 
 def run(device: Device, variants: Mapping[str, Artifact], inputs: Artifact, say: Say) -> Deployed:
     """Bring everything that measuring needs. Raises `TargetError`."""
+    device.tidy()
     provisioned = device.provision(say)
     say("sending the model files")
     places = device.push({artifact.digest: artifact.path for artifact in (*variants.values(), inputs)})

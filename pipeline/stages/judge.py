@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.artifacts import Artifact
 from pipeline.errors import ExitCode
 from pipeline.measurement import gates, validity, verdict, winner
-from pipeline.measurement.agreement import Agreement, compare
+from pipeline.measurement.agreement import compare
 from pipeline.measurement.measurement import Measurement
 from pipeline.measurement.statistics import summarise
 from pipeline.measurement.validity import Validity
@@ -79,7 +79,9 @@ def run(
     }
     judged |= {"summaries": summaries, "gates": held}
     if not judged["agreement"].agrees:
-        return judged | _ended(ExitCode.GATE, _disagreement(judged["agreement"]))
+        return judged | _ended(
+            ExitCode.GATE, f"nothing installed: on the device {judged['agreement'].sentence}"
+        )
     chosen = winner.choose(measurements, held, file_bytes)
     if chosen is None:
         failed = [
@@ -111,12 +113,3 @@ def _beside_baseline(verdicts: tuple[Verdict, ...]) -> str:
 
 def _doubt(valid: Validity) -> str:
     return f" (suspect: {valid.reasons[0]})" if valid.state == "suspect" else ""
-
-
-def _disagreement(agreement: Agreement) -> str:
-    if agreement.greatest_difference is None:
-        return "nothing installed: on the device an output is not a finite number"
-    return (
-        f"nothing installed: on the device the sparse file differs from its dense twin by"
-        f" {agreement.greatest_difference:.2g} of the greatest output (limit {agreement.limit:g})"
-    )

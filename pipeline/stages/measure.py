@@ -33,8 +33,16 @@ class Session:
     environment: dict[str, Any]
 
 
+class BrokenOff(TargetError):
+    """The session ended early; `session` holds the processes that had finished until then, and no outputs."""
+
+    def __init__(self, cause: TargetError, session: Session) -> None:
+        super().__init__(cause.message, cause.remedy)
+        self.session = session
+
+
 def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -> Session:
-    """Run the session. Raises `TargetError` when the device or its agent fails, and when it breaks off."""
+    """Run the session. Raises `BrokenOff`, with what was measured, when the device or the way to it fails."""
     names = list(deployed.variants)
     session = uuid.uuid4().hex
     places = {name: f"{device.target.workdir}/outputs/{session}-{name}.npy" for name in names}
@@ -43,12 +51,15 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
     ]
     steps += [{"kind": "time", "variant": name} for name in turns(names, options.repetitions)]
 
+    events: list[Event] = []
+
     def tell(event: Event) -> None:
+        events.append(event)
         if "step" in event:
             say(f"{event['step'] + 1} of {len(steps)}: {event['variant']} {event['event']}")
 
     try:
-        events = device.ask(
+        device.ask(
             "measure",
             tell,
             deadline_s=options.step_deadline_s * len(steps) + GRACE_S,
@@ -63,6 +74,9 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
             step_deadline_s=options.step_deadline_s,
         )
         outputs = _fetch(device, events)
+    except TargetError as error:
+        known = Session(_repetitions(device, names, events), {}, _environment(events))
+        raise BrokenOff(error, known) from error
     finally:
         _tidy(device, list(places.values()))
     return Session(_repetitions(device, names, events), outputs, _environment(events))

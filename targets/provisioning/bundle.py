@@ -110,7 +110,9 @@ def _fetch(runtime: Runtime, probe: Probe, tree: Path) -> None:
         ] or done.stderr.splitlines()[-1:]
         raise TargetError(
             f"the packages of {runtime.name} for {probe.sentence} could not be fetched: {' '.join(said)}",
-            "check the network; once fetched they are kept",
+            "pip finds numpy for 32-bit Arm only where its configuration names piwheels (extra-index-url)"
+            if probe.architecture == "armv7l"
+            else "check the network; once fetched they are kept",
         )
 
 
