@@ -10,8 +10,8 @@ from pathlib import Path
 
 def suites() -> list[str]:
     """The suites there are: the files of this folder."""
-    found = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    return sorted(name for name in found if not name.startswith("_"))
+    found = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return sorted(each.name for each in found if not each.ispkg and not each.name.startswith("_"))
 
 
 def main() -> int:
