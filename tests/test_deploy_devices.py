@@ -94,7 +94,7 @@ def test_a_device_that_vanishes_in_mid_measurement_ends_with_3_and_the_next_run_
     process = device.start(*DEPLOY)
     assert process.stderr is not None
     for line in process.stderr:
-        if f"{NAME}: measure: 2" in line:
+        if f"{NAME}: measure: 5" in line:
             break
     for number in emulation.processes(NAME):
         try:
