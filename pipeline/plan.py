@@ -41,6 +41,11 @@ def _source(*endings: str, also: Callable[[str], bool] = lambda text: False) -> 
     return AfterValidator(check)
 
 
+def _model_source(text: str, info: ValidationInfo) -> str:
+    load.parse_source(text, _folder(info))
+    return text
+
+
 def _bundled(text: str) -> bool:
     if not text.startswith("sklearn:"):
         return False
@@ -67,7 +72,7 @@ def _method(name: str) -> str:
 class ModelSection(Section):
     """The model to deploy."""
 
-    source: Annotated[str, _source(*load.ENDINGS)]
+    source: Annotated[str, AfterValidator(_model_source)]
 
 
 class DataSection(Section):
