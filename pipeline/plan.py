@@ -125,12 +125,27 @@ class TrainSection(FitSection):
     loss: Annotated[str, Field(min_length=1)] = "auto"
 
 
+class FineTuneSection(FitSection):
+    """Training of what pruning left, what was removed held at zero."""
+
+    schedule: Literal["none", "gradual"] = "none"
+    distill: float = Field(0.0, ge=0, le=1)
+    temperature: float = Field(2.0, gt=0)
+
+    @model_validator(mode="after")
+    def _trains_when_told_how(self) -> FineTuneSection:
+        asked = "schedule" if self.schedule != "none" else "distill" if self.distill else None
+        if asked and self.epochs == 0:
+            raise ValueError(f"{asked}: nothing is trained in 0 epochs; say how many: epochs")
+        return self
+
+
 class PruneBase(Section):
     """Pruning; each method's own options stand under the method's name."""
 
     method: Annotated[str, AfterValidator(_method)] = "hessian"
     sparsity: float = Field(0.8, ge=0, lt=1)
-    fine_tune: FitSection = FitSection()
+    fine_tune: FineTuneSection = FineTuneSection()
 
     @property
     def options(self) -> BaseModel:
