@@ -27,7 +27,7 @@ ENDINGS = {
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file with a meaning; two artifacts with one digest hold the same."""
+    """A file, or an input's folder, with a meaning; two artifacts with one digest hold the same."""
 
     digest: str
     kind: str
@@ -42,6 +42,14 @@ def file_digest(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 over the names and bytes of every file in a folder and below it, in hex."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def canonical_json(value: Any) -> bytes:

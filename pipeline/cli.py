@@ -92,7 +92,7 @@ def deploy(
 
 @app.command()
 def prune(
-    model: Annotated[Path, typer.Argument(help="A .keras or Keras 3 .h5 model.")],
+    model: Annotated[Path, typer.Argument(help="A .keras or .h5 model, or a SavedModel folder of Keras 2.")],
     out: Out,
     data: Annotated[Path, typer.Option("--data", help=".npz with x_train, y_train, x_test, y_test.")],
     method: Annotated[str, typer.Option("--method", help="magnitude, neuron or hessian.")] = "hessian",
@@ -120,12 +120,15 @@ def prune(
 
 @app.command()
 def convert(
-    model: Annotated[Path, typer.Argument(help="A .keras or Keras 3 .h5 model.")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="A .keras or .h5 model, a SavedModel folder of Keras 2, or a float .tflite."),
+    ],
     out: Out,
     target: Target = "local",
     as_json: Json = False,
 ) -> None:
-    """Convert one model file to .tflite, pruned weights sparse where that makes the file smaller."""
+    """Convert one model to .tflite, pruned weights sparse where that makes the file smaller."""
     report = commands.convert(model, out, target, Progress())
     lines = [
         f"{each['operator']} {each['tensor']}: {each['encoding']}; {each['reason']}"

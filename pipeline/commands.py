@@ -15,8 +15,7 @@ from pipeline.artifacts import Artifact, Store, file_digest
 from pipeline.errors import UserError
 from pipeline.measurement import validity
 from pipeline.measurement.statistics import summarise
-from pipeline.models import sources
-from pipeline.models.load import ENDINGS
+from pipeline.models.load import parse_source
 from pipeline.plan import MeasureSection, PlanBase, plan_model
 from pipeline.progress import Progress
 from pipeline.result import Result
@@ -117,18 +116,26 @@ def prune(
 def convert(model: Path, out: Path, target: str, progress: Progress) -> dict[str, Any]:
     """Convert a model file into `out`, compared with its dense twin on random inputs; returns encodings and size."""
     from pipeline.models.load import load_model
-    from pipeline.stages.convert import convert_twins
+    from pipeline.sparse_tflite.keras_conversion import to_tflite
+    from pipeline.stages.convert import sparse_twin
 
     _check_ending(out, ".tflite")
     locate.read_target(target)
-    try:
-        source = sources.parse(str(model), Path(), ENDINGS)
-    except ValueError as error:
-        raise UserError(f"{model}: {error}") from None
-    with progress.step("convert"):
-        loaded = load_model(source.artifact(), source.artifact())
-        samples = random_inputs(tuple(loaded.input_shape[1:]))
-        dense, content, report = convert_twins(loaded, samples)
+    if model.suffix.lower() == ".tflite":
+        dense = _read_tflite(model)
+        shape = one_float_input(read_signature(dense, str(model)), str(model)).shape[1:]
+        with progress.step("convert"):
+            content, report = sparse_twin(dense, random_inputs(shape))
+    else:
+        try:
+            source = parse_source(str(model), Path())
+        except ValueError as error:
+            raise UserError(f"{model}: {error}") from None
+        with progress.step("convert"):
+            loaded = load_model(source.artifact(), source.artifact())
+            samples = random_inputs(tuple(loaded.input_shape[1:]))
+            dense = to_tflite(loaded)
+            content, report = sparse_twin(dense, samples)
     atomic.write(out, content)
     return {"target": target, "dense_bytes": len(dense), "bytes": len(content), **report}
 
@@ -139,10 +146,7 @@ def measure(
     """Measure one .tflite file on a device with random inputs; returns summary, validity and the measurement."""
     options = read_values({}, MeasureSection, overrides=settings, folder=Path(), name="edgepipe measure")
     found = locate.read_target(target, host=host)
-    try:
-        content = model.read_bytes()
-    except OSError as error:
-        raise UserError(f"{model}: cannot be read: {error.strerror}") from None
+    content = _read_tflite(model)
     shape = one_float_input(read_signature(content, str(model)), str(model)).shape[1:]
     variants = {"model": Artifact(file_digest(model), "tflite", model)}
     with store().in_use() as cache, open_device(target, found) as device:
@@ -164,6 +168,13 @@ def measure(
         "environment": session.environment,
         "measurement": measurement.model_dump(mode="json"),
     }
+
+
+def _read_tflite(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def status(name: str, target: TargetBase) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pipeline.artifacts import Artifact, Store, canonical_json
 from pipeline.errors import UserError
 from pipeline.models import sources
-from pipeline.models.load import ENDINGS
+from pipeline.models.load import parse_source
 from pipeline.plan import PlanBase
 from pipeline.progress import Progress
 from pipeline.result import StageRecord
@@ -42,7 +42,7 @@ class UserFiles:
         data = None if plan.data.source.startswith("sklearn:") else plan.data.source
         metric = plan.metric.source if ":" in plan.metric.source else None
         return cls(
-            model=sources.parse(plan.model.source, folder, ENDINGS).artifact(),
+            model=parse_source(plan.model.source, folder).artifact(),
             data=sources.parse(data, folder, (".npz",)).artifact() if data else None,
             metric=sources.parse(metric, folder, ()).artifact() if metric else None,
         )

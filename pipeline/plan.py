@@ -41,6 +41,11 @@ def _source(*endings: str, also: Callable[[str], bool] = lambda text: False) -> 
     return AfterValidator(check)
 
 
+def _model_source(text: str, info: ValidationInfo) -> str:
+    load.parse_source(text, _folder(info))
+    return text
+
+
 def _bundled(text: str) -> bool:
     if not text.startswith("sklearn:"):
         return False
@@ -67,7 +72,7 @@ def _method(name: str) -> str:
 class ModelSection(Section):
     """The model to deploy."""
 
-    source: Annotated[str, _source(*load.ENDINGS)]
+    source: Annotated[str, AfterValidator(_model_source)]
 
 
 class DataSection(Section):
@@ -120,12 +125,27 @@ class TrainSection(FitSection):
     loss: Annotated[str, Field(min_length=1)] = "auto"
 
 
+class FineTuneSection(FitSection):
+    """Training of what pruning left, what was removed held at zero."""
+
+    schedule: Literal["none", "gradual"] = "none"
+    distill: float = Field(0.0, ge=0, le=1)
+    temperature: float = Field(2.0, gt=0)
+
+    @model_validator(mode="after")
+    def _trains_when_told_how(self) -> FineTuneSection:
+        asked = "schedule" if self.schedule != "none" else "distill" if self.distill else None
+        if asked and self.epochs == 0:
+            raise ValueError(f"{asked}: nothing is trained in 0 epochs; say how many: epochs")
+        return self
+
+
 class PruneBase(Section):
     """Pruning; each method's own options stand under the method's name."""
 
     method: Annotated[str, AfterValidator(_method)] = "hessian"
     sparsity: float = Field(0.8, ge=0, lt=1)
-    fine_tune: FitSection = FitSection()
+    fine_tune: FineTuneSection = FineTuneSection()
 
     @property
     def options(self) -> BaseModel:

@@ -22,7 +22,7 @@ def loss_for(model: Any, loss: str, y: np.ndarray) -> Any:
     """
     keras = keras_module()
     outputs = tuple(model.output_shape[1:])
-    linear = _output_activation(model) not in ("softmax", "sigmoid")
+    linear = output_activation(model) not in ("softmax", "sigmoid")
     if loss == "crossentropy" and outputs[-1] > 1:
         if y.size == len(y) * int(np.prod(outputs[:-1])):
             _check_class_numbers(y, outputs[-1])
@@ -74,7 +74,8 @@ def check_fits(model: Any, dataset: Dataset) -> None:
         raise UserError(f"model.source: the model takes samples of {expected}, the data has {received}")
 
 
-def _output_activation(model: Any) -> str:
+def output_activation(model: Any) -> str:
+    """The name of the activation that the model ends with; of a last layer without one, its class in lower case."""
     last = model.layers[-1]
     activation = getattr(last, "activation", None)
     return getattr(activation, "__name__", "") if activation else type(last).__name__.lower()

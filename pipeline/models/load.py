@@ -7,14 +7,42 @@ from typing import Any
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import UserError
-from pipeline.models import sources
+from pipeline.models import keras2, keras2_h5, saved_model, sources
 from pipeline.models.quiet import keras_module, quiet
 
-ENDINGS = (".keras", ".h5")
+ENDINGS = (".keras", ".h5", ".hdf5", sources.SAVED_MODEL)
+_FROM_PYTORCH = (
+    "a PyTorch model has no Keras layers to prune; rebuild it in Keras with its weights and give that model, or"
+    " convert it to .tflite (litert-torch, formerly ai-edge-torch) to encode it with edgepipe convert and to measure"
+    " it with edgepipe measure"
+)
+REFUSED = {
+    ".tflite": (
+        "a .tflite file has no layer graph whose weights could be pruned; give the Keras model it was made from."
+        " As it is, edgepipe convert encodes it and edgepipe measure measures it"
+    ),
+    ".pt": _FROM_PYTORCH,
+    ".pth": _FROM_PYTORCH,
+    ".onnx": (
+        "an ONNX file has no Keras layers to prune; give the Keras model it was made from, or rebuild it in Keras."
+        " From PyTorch, litert-torch (formerly ai-edge-torch) makes a .tflite file, which edgepipe convert encodes"
+        " and edgepipe measure measures"
+    ),
+}
+
+
+def parse_source(text: str, folder: Path) -> sources.Source:
+    """What `model.source` names, relative to `folder`. Raises `ValueError`, for a format without layers with the
+    reason and the way there is; nothing is loaded."""
+    reason = REFUSED.get(Path(text).suffix.lower())
+    if reason is not None:
+        raise ValueError(reason)
+    return sources.parse(text, folder, ENDINGS)
 
 
 def load_model(artifact: Artifact, custom: Artifact | None = None) -> Any:
-    """The built Keras model in `artifact`: a .keras or Keras 3 .h5 file, or a function that returns one.
+    """The built Keras model in `artifact`: a .keras file, an .h5 file of Keras 3 or 2, a SavedModel of Keras 2, or
+    a function that returns one.
 
     `custom` is the Python file whose registered layers the model may use. Raises `UserError` when it cannot be
     loaded, has never been built, or has more than one input or output.
@@ -26,6 +54,10 @@ def load_model(artifact: Artifact, custom: Artifact | None = None) -> Any:
         model = sources.call(sources.from_artifact(artifact))
         if not isinstance(model, keras.Model):
             raise UserError(f"{artifact.path}: expected a Keras model, received {type(model).__name__}")
+    elif artifact.kind == "saved_model":
+        model = keras2.rebuild(saved_model.read(artifact.path), str(artifact.path))
+    elif artifact.kind in ("h5", "hdf5") and keras2_h5.is_of_keras_2(artifact.path):
+        model = keras2.rebuild(keras2_h5.read(artifact.path), str(artifact.path))
     else:
         try:
             model = keras.saving.load_model(artifact.path, compile=False)

@@ -13,22 +13,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pipeline.artifacts import Artifact, file_digest
+from pipeline.artifacts import Artifact, file_digest, folder_digest
 from pipeline.errors import UserError
 from pipeline.models.quiet import keras_module
 from pipeline.source_digest import imported_modules, source_digest
 from pipeline.strict_yaml import suggest
 
+SAVED_MODEL = "saved_model.pb"  # as an ending: the folder that holds it
+
 
 @dataclass(frozen=True)
 class Source:
-    """A file, and the function in it where it is a Python file."""
+    """A file, and the function in it where it is a Python file; or the folder of a SavedModel."""
 
     path: Path
     function: str | None = None
 
     def artifact(self) -> Artifact:
-        """The file as a stage's input; a Python file's digest covers its local imports and the function's name."""
+        """The file as a stage's input; a Python file's digest covers its local imports and the function's name, a
+        folder's every file in it."""
+        if self.path.is_dir():
+            return Artifact(folder_digest(self.path), "saved_model", self.path)
         if self.function is None:
             return Artifact(file_digest(self.path), self.path.suffix[1:], self.path)
         digest = source_digest([self.path], self.path.absolute().parent)
@@ -36,18 +41,25 @@ class Source:
 
 
 def parse(text: str, folder: Path, endings: tuple[str, ...]) -> Source:
-    """`text` as a file with one of `endings`, or as `file.py:function`; relative to `folder`.
+    """`text` as a file with one of `endings`, or as `file.py:function`; relative to `folder`. With `SAVED_MODEL`
+    among the endings, also as a folder that holds such a file.
 
     Raises `ValueError` with what was expected when the file or the function is not there. Nothing is imported.
     """
     name, colon, function = text.partition(":")
     path = folder / os.path.expanduser(name)
-    expected = f"expected file.py:function{''.join(f' or a {ending} file' for ending in endings)}"
+    kinds = [
+        f" or a folder with {ending}" if ending == SAVED_MODEL else f" or a {ending} file"
+        for ending in endings
+    ]
+    expected = f"expected file.py:function{''.join(kinds)}"
     if colon and name.endswith(".py"):
         if not path.is_file():
             raise ValueError(f"no such file: {path}")
         _check_function(path, function)
         return Source(path, function)
+    if SAVED_MODEL in endings and (path / SAVED_MODEL).is_file():
+        return Source(path)
     if Path(text).suffix not in endings:
         raise ValueError(f"{expected}, received {text!r}")
     if not path.is_file():

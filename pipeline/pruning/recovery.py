@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.models import graph
+from pipeline.pruning.distillation import Distillation, distance
+from pipeline.pruning.schedule import Gradual, gradual_mask
 
 
 def fine_tune(
@@ -22,12 +24,18 @@ def fine_tune(
     learning_rate: float,
     seed: int,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+    *,
+    gradual: bool = False,
+    distillation: Distillation | None = None,
 ) -> None:
     """Train `model` with Adam; after every step its kernels are zero where their masks are False.
 
     `masks` are by layer name, of the kernel's shape; biases, normalisation and layers without a mask are free.
-    `on_epoch` gets the epoch, from 0, and its mean loss. Seeds Python's, numpy's and Keras' global generators, so
-    that a run can be repeated. Raises `ValueError` when the loss is no longer finite; `model` is then as it was.
+    `gradual` takes from the masks only how many weights of each layer are to go: none at first, and in the end as
+    many, in each layer those of the smallest magnitude by then. `distillation` adds the dense model's answers to
+    what is learnt. `on_epoch` gets the epoch, from 0, and its mean loss. Seeds Python's, numpy's and Keras' global
+    generators, so that a run can be repeated. Raises `ValueError` when the loss is no longer finite; `model` is
+    then as it was.
     """
     import keras
 
@@ -41,17 +49,26 @@ def fine_tune(
     keras.utils.set_random_seed(seed)
     # Layers such as Dropout draw their seeds when they are made, so a copy made now is seeded throughout.
     trained = graph.copy(model)
-    for name, mask in masks.items():
+    held = {
+        name: keras.Variable(np.ones_like(mask) if gradual else mask, dtype="bool", trainable=False)
+        for name, mask in masks.items()
+    }
+    for name, mask in held.items():
         kernel = trained.get_layer(name).kernel
         kernel.constraint = _holding(mask, kernel.constraint)
         kernel.assign(kernel.constraint(kernel))
-    trained.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=loss)
-    callback = keras.callbacks.LambdaCallback(on_epoch_end=report)
-    trained.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[callback])
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=report)]
+    if gradual:
+        removed = {name: mask.size - int(np.count_nonzero(mask)) for name, mask in masks.items()}
+        course = Gradual(epochs * -(-len(x) // batch_size), removed)
+        callbacks.append(_removing(trained, held, course))
+    learner, targets, losses = _with_distillation(trained, y, loss, distillation)
+    learner.compile(optimizer=keras.optimizers.Adam(learning_rate), **losses)
+    learner.fit(x, targets, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=callbacks)
     model.set_weights(trained.get_weights())
 
 
-def _holding(mask: NDArray[np.bool_], own: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+def _holding(mask: Any, own: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
     """A constraint, which Keras applies within each step, after the update: the layer's `own`, then the mask."""
     import keras
 
@@ -60,3 +77,38 @@ def _holding(mask: NDArray[np.bool_], own: Callable[[Any], Any] | None) -> Calla
         return keras.ops.where(mask, value, keras.ops.zeros_like(value))
 
     return constraint
+
+
+def _removing(trained: Any, held: Mapping[str, Any], course: Gradual) -> Any:
+    """A callback that makes the masks anew as the course says."""
+    import keras
+
+    step = 0
+
+    def after_step(batch: int, logs: Any) -> None:
+        nonlocal step
+        step += 1
+        if not course.removes_after(step):
+            return
+        for name, mask in held.items():
+            kernel = trained.get_layer(name).kernel
+            mask.assign(gradual_mask(kernel.numpy(), mask.numpy(), course.count(name, step)))
+            kernel.assign(kernel.constraint(kernel))
+
+    return keras.callbacks.LambdaCallback(on_train_batch_end=after_step)
+
+
+def _with_distillation(
+    trained: Any, y: NDArray[Any], loss: Any, distillation: Distillation | None
+) -> tuple[Any, Any, dict[str, Any]]:
+    """What to train, on which targets, with which losses: the model, or the model with its output given twice."""
+    import keras
+
+    if distillation is None:
+        return trained, y, {"loss": loss}
+    output = trained.outputs[0]
+    twice = keras.Model(trained.inputs[0], [output, keras.layers.Identity(name="as_the_dense_model")(output)])
+    learnt = distance(distillation.activation, distillation.temperature)
+    share = distillation.share
+    losses = {"loss": [loss, learnt], "loss_weights": [1 - share, share]}
+    return twice, [y, distillation.outputs], losses

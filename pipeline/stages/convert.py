@@ -46,7 +46,8 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     say("pruned")
     evaluation = np.load(inputs["inputs"].path, mmap_mode="r")
     samples = evaluation[spread(len(evaluation), options.agreement_samples)]
-    dense, sparse, report = convert_twins(load_model(inputs["pruned"], inputs.get("source")), samples)
+    dense = to_tflite(load_model(inputs["pruned"], inputs.get("source")))
+    sparse, report = sparse_twin(dense, samples)
     say(f"baseline {len(baseline):,}, dense {len(dense):,}, sparse {len(sparse):,} bytes")
     contents = dict(zip(VARIANTS, (baseline, dense, sparse), strict=True))
     return {name: store.put("tflite", content) for name, content in contents.items()} | {
@@ -54,15 +55,14 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     }
 
 
-def convert_twins(model: Any, samples: np.ndarray) -> tuple[bytes, bytes, dict[str, Any]]:
-    """A model's dense and sparse file, and the report of encodings and of their agreement on `samples` (n, ...).
+def sparse_twin(dense: bytes, samples: np.ndarray) -> tuple[bytes, dict[str, Any]]:
+    """A dense file's sparse twin, and the report of encodings and of their agreement on `samples` (n, ...).
 
     Raises `Disagreement` when their answers differ by more than the limit on this machine.
     """
-    dense = to_tflite(model)
     sparse, decisions = make_sparse(dense)
     agreement = compare(outputs_on_host(dense, samples), outputs_on_host(sparse, samples))
     if not agreement.agrees:
         raise Disagreement(f"convert: nothing was deployed: on this machine {agreement.sentence}")
     encodings = [decision.model_dump() for decision in decisions]
-    return dense, sparse, {"encodings": encodings, "agreement": agreement.model_dump()}
+    return sparse, {"encodings": encodings, "agreement": agreement.model_dump()}

@@ -13,12 +13,13 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import UserError
 from pipeline.models import data, metrics
-from pipeline.models.fitting import check_fits, loss_for
+from pipeline.models.fitting import check_fits, loss_for, output_activation
 from pipeline.models.load import load_model, save_model
 from pipeline.models.quiet import keras_module
-from pipeline.plan import FitSection, PlanBase
+from pipeline.plan import FineTuneSection, PlanBase
 from pipeline.progress import Say
 from pipeline.pruning import importance
+from pipeline.pruning.distillation import Distillation
 from pipeline.pruning.prune import PrunedModel, prune_model
 from pipeline.pruning.recovery import fine_tune
 
@@ -33,7 +34,7 @@ class Options(BaseModel):
     method: str
     sparsity: float
     method_options: SerializeAsAny[BaseModel]
-    fine_tune: FitSection | None
+    fine_tune: FineTuneSection | None
     loss: str | None
     metric: str
 
@@ -77,7 +78,7 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     }
     report["metric_after"] = report["metric_pruned"]
     if options.fine_tune is not None and options.loss is not None:
-        _fine_tune(options.fine_tune, options.loss, pruned, dataset, say)
+        _fine_tune(options.fine_tune, options.loss, model, pruned, dataset, say)
         report["metric_after"] = _metric(options, inputs, pruned.model, dataset)
     report["parameters_before"] = int(model.count_params())
     report["parameters_after"] = int(pruned.model.count_params())
@@ -100,7 +101,16 @@ def _calibration(options: Options, dataset: data.Dataset) -> np.ndarray | None:
     return dataset.x_train[order[: getattr(options.method_options, "calibration_samples", None)]]
 
 
-def _fine_tune(fit: FitSection, loss: str, pruned: PrunedModel, dataset: data.Dataset, say: Say) -> None:
+def _fine_tune(
+    fit: FineTuneSection, loss: str, dense: Any, pruned: PrunedModel, dataset: data.Dataset, say: Say
+) -> None:
+    gradual = fit.schedule == "gradual"
+    if gradual:
+        _begin_dense(dense, pruned)
+    distillation = None
+    if fit.distill:
+        answers = np.asarray(dense.predict(dataset.x_train, verbose=0))
+        distillation = Distillation(answers, output_activation(dense), fit.distill, fit.temperature)
     try:
         fine_tune(
             pruned.model,
@@ -115,6 +125,21 @@ def _fine_tune(fit: FitSection, loss: str, pruned: PrunedModel, dataset: data.Da
             on_epoch=lambda epoch, loss: say(
                 f"fine-tuning, epoch {epoch + 1} of {fit.epochs}, loss {loss:.4f}"
             ),
+            gradual=gradual,
+            distillation=distillation,
         )
     except ValueError as error:
         raise UserError(f"prune.fine_tune: {error}") from error
+
+
+def _begin_dense(dense: Any, pruned: PrunedModel) -> None:
+    """Give the pruned model the dense one's weights again; raises `UserError` where units left it for good."""
+    weights = dense.get_weights()
+    if not pruned.masks or [each.shape for each in weights] != [
+        each.shape for each in pruned.model.get_weights()
+    ]:
+        raise UserError(
+            "prune.fine_tune.schedule: gradual removes single weights, and the method removes whole units;"
+            " choose schedule: none, or a method such as magnitude"
+        )
+    pruned.model.set_weights(weights)
