@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.models import graph
+from pipeline.pruning.keras_layers import kernel_of
 
 
 def fine_tune(
@@ -42,7 +43,7 @@ def fine_tune(
     # Layers such as Dropout draw their seeds when they are made, so a copy made now is seeded throughout.
     trained = graph.copy(model)
     for name, mask in masks.items():
-        kernel = trained.get_layer(name).kernel
+        kernel = kernel_of(trained.get_layer(name))
         kernel.constraint = _holding(mask, kernel.constraint)
         kernel.assign(kernel.constraint(kernel))
     trained.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=loss)
