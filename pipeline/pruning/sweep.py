@@ -8,8 +8,8 @@ the output j costs, and moves the weights after it, by
     w_:j[i:]  -= w_ij / U_ii  U[i, i:]
 
 (Frantar & Alistarh 2023, SparseGPT.) U is the same for every output: d^3 for U once and d^2 r for the sweep, against
-d^3 r for the exact search. Which weights go is settled for some inputs at a time, from the weights as they are by then;
-how many of these inputs go, from what each weight of the layer would cost alone, w_ij^2 / 2[H^-1]_ii.
+d^3 r for the exact search. Which weights go is settled for some inputs at a time, from what each would then cost alone,
+w_ij^2 / 2[H^-1]_ii with H without the inputs before; how many of these inputs, from the same at the outset.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.pruning.layer import Quota
 from pipeline.pruning.obs import Floats
 
 # So many inputs are settled at a time.
-_SPAN = 128
+_SPAN = 16
 # The shares of blocks removed at which the loss is found; in between it is interpolated.
 _SHARES = (0.25, 0.5, 0.65, 0.8, 0.9, 0.95)
 
@@ -104,14 +104,7 @@ def _mask(
     w: Floats, root: Floats, granularity: Granularity, alone: NDArray[np.bool_], evenly: bool
 ) -> NDArray[np.bool_]:
     """The mask of some inputs that removes as many blocks of them as `alone` does, from each column where `evenly`."""
-    b = granularity.inputs
-    if b == 1:
-        costs = granularity.fold((w / np.diag(root)[:, None]) ** 2)
-    else:
-        costs = np.empty((granularity.grid(w.shape)[0], w.shape[1]))
-        for block, start in enumerate(range(0, len(w), b)):
-            part = slice(start, start + b)
-            costs[block] = np.sum(solve_triangular(root[part, part], w[part], trans="T") ** 2, axis=0)
+    b, costs = granularity.inputs, _alone(w, root, granularity)
     gone = ~alone[::b, :: granularity.outputs]
     if evenly:
         mask = masks.by_column(costs, np.count_nonzero(gone, axis=0))

@@ -43,7 +43,7 @@ class Options(BaseModel):
     damping: float = Field(
         0.01, ge=1e-6, le=1, description="added to the Hessian's diagonal, as a share of its mean"
     )
-    scale: Scale = Field("share", description=MEANING)
+    scale: Scale = Field("sensitivity", description=MEANING)
     max_fan_in: int = Field(
         1024, ge=1, description="layers with more inputs are swept: the exact search takes the cube in time"
     )

@@ -32,7 +32,7 @@ class Options(BaseModel):
     calibration_samples: int = Field(
         512, ge=1, description="training samples whose activations make the Hessian"
     )
-    scale: Scale = Field("share", description=MEANING)
+    scale: Scale = Field("sensitivity", description=MEANING)
 
 
 def scores(layer: Layer, granularity: Granularity, options: Options) -> NDArray[np.floating]:
