@@ -174,14 +174,16 @@ class PruneBase(Section):
         share = 1 - pattern[0] / pattern[1]
         if self.budget is not None or any(rule.sparsity is not None for rule in self.rules):
             raise ValueError(
-                f"granularity: {self.granularity} says by itself what goes; leave budgets and sparsities out"
+                f"granularity: the pattern {self.granularity} says what goes; leave budgets and sparsities out"
             )
         if self._sparsity_is_given and self.sparsity != share:
             raise ValueError(
-                f"sparsity: {self.granularity} removes {share:.4g}; leave the sparsity out, or null"
+                f"sparsity: the pattern {self.granularity} removes {share:.4g}; leave the sparsity out, or null"
             )
         if self.allocation != "auto":
-            raise ValueError(f"allocation: {self.granularity} removes the same everywhere; leave the key out")
+            raise ValueError(
+                f"allocation: the pattern {self.granularity} removes the same everywhere; leave the key out"
+            )
 
     @property
     def options(self) -> BaseModel:
