@@ -95,10 +95,13 @@ def prune(
     model: Annotated[Path, typer.Argument(help="A .keras or .h5 model, or a SavedModel folder of Keras 2.")],
     out: Out,
     data: Annotated[Path, typer.Option("--data", help=".npz with x_train, y_train, x_test, y_test.")],
-    method: Annotated[str, typer.Option("--method", help="magnitude, neuron or hessian.")] = "hessian",
+    method: Annotated[
+        str, typer.Option("--method", help="magnitude, lamp, obd, hessian or neuron.")
+    ] = "hessian",
     sparsity: Annotated[
-        float, typer.Option("--sparsity", help="Share of weights, or of units, to remove.")
-    ] = 0.8,
+        float | None,
+        typer.Option("--sparsity", help="Share of weights, or of units, to remove; 0.8 if not given."),
+    ] = None,
     metric: Annotated[
         str, typer.Option("--metric", help="accuracy, auc, mse, or file.py:function.")
     ] = "accuracy",
@@ -109,7 +112,8 @@ def prune(
     from pipeline.pruning.decision import LayerDecision
     from pipeline.reports import terminal
 
-    chosen = [f"prune.method={method}", f"prune.sparsity={sparsity}", *(settings or [])]
+    share = [] if sparsity is None else [f"prune.sparsity={sparsity}"]
+    chosen = [f"prune.method={method}", *share, *(settings or [])]
     report = commands.prune(model, data, out, metric, chosen, Progress())
     decisions = [LayerDecision.model_validate(each) for each in report["decisions"]]
     words = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +18,9 @@ from pydantic import (
 )
 
 from pipeline.models import data, fitting, load, metrics, sources
-from pipeline.pruning import importance
+from pipeline.pruning import granularity, importance
+from pipeline.pruning.budget import Budget
+from pipeline.pruning.rules import Rule
 from pipeline.strict_yaml import suggest
 
 
@@ -67,6 +69,10 @@ def _method(name: str) -> str:
     if name not in importance.names():
         raise ValueError(f"unknown method {name!r}; {suggest(name, importance.names())}")
     return name
+
+
+def _granularity(name: str) -> str:
+    return granularity.parse(name).name
 
 
 class ModelSection(Section):
@@ -144,8 +150,65 @@ class PruneBase(Section):
     """Pruning; each method's own options stand under the method's name."""
 
     method: Annotated[str, AfterValidator(_method)] = "hessian"
-    sparsity: float = Field(0.8, ge=0, lt=1)
+    sparsity: float | None = Field(0.8, ge=0, lt=1)
+    budget: Budget | None = None
+    granularity: Annotated[str, AfterValidator(_granularity)] = "element"
+    allocation: Literal["auto", "global", "uniform", "erk", "row"] = "auto"
+    rules: tuple[Rule, ...] = ()
     fine_tune: FineTuneSection = FineTuneSection()
+
+    @model_validator(mode="after")
+    def _can_be_done(self) -> PruneBase:
+        pattern = granularity.parse(self.granularity).pattern
+        if importance.load(self.method).GRANULARITY == "unit":
+            for key in ("budget", "granularity", "allocation", "rules"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(
+                        f"{key}: {self.method} removes whole units, by sparsity; leave the key out"
+                    )
+        else:
+            known = ("auto", *cast(importance.ElementImportance, importance.load(self.method)).ALLOCATIONS)
+            if self.allocation not in known:
+                raise ValueError(
+                    f"allocation: {self.method} has no {self.allocation!r}; known: {', '.join(known)}"
+                )
+        if self.fine_tune.schedule == "gradual" and self.granularity != "element":
+            raise ValueError(
+                f"fine_tune.schedule: gradual removes single weights, and the granularity is {self.granularity};"
+                " leave one of them out"
+            )
+        if pattern is not None:
+            self._leave_it_to(pattern)
+        elif self.sparsity is None and self.budget is None:
+            raise ValueError("sparsity: missing; give a sparsity or a budget")
+        elif self._sparsity_is_given and self.budget is not None:
+            raise ValueError("budget: given beside a sparsity; leave one out, or set it to null")
+        return self
+
+    @property
+    def _sparsity_is_given(self) -> bool:
+        return "sparsity" in self.model_fields_set and self.sparsity is not None
+
+    @property
+    def share(self) -> float | None:
+        """The sparsity; None where a budget, or an N:M granularity, says what goes."""
+        by_itself = granularity.parse(self.granularity).pattern is not None
+        return None if by_itself or self.budget is not None else self.sparsity
+
+    def _leave_it_to(self, pattern: tuple[int, int]) -> None:
+        share = 1 - pattern[0] / pattern[1]
+        if self.budget is not None or any(rule.sparsity is not None for rule in self.rules):
+            raise ValueError(
+                f"granularity: the pattern {self.granularity} says what goes; leave budgets and sparsities out"
+            )
+        if self._sparsity_is_given and self.sparsity != share:
+            raise ValueError(
+                f"sparsity: the pattern {self.granularity} removes {share:.4g}; leave the sparsity out, or null"
+            )
+        if self.allocation != "auto":
+            raise ValueError(
+                f"allocation: the pattern {self.granularity} removes the same everywhere; leave the key out"
+            )
 
     @property
     def options(self) -> BaseModel:

@@ -85,7 +85,7 @@ def test_a_second_run_only_measures_and_imports_no_tensorflow(workspace: Workspa
         ("measure.repetitions=4", []),
         ("prune.neuron.score=sum", []),
         ("convert.agreement_samples=40", ["convert"]),
-        ("prune.magnitude.scope=global", ["prune", "convert"]),
+        ("prune.allocation=global", ["prune", "convert"]),
         ("metric.source=mse", ["train", "prune", "convert"]),
         ("train.epochs=16", ["train", "prune", "convert"]),
         ("data.seed=1", ["data", "train", "prune", "convert"]),

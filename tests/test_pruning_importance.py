@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.pruning import importance, masks
+from pipeline.pruning.allocation import Request
 from pipeline.pruning.calibration import Moments, moments
-from pipeline.pruning.importance import hessian, magnitude, neuron
+from pipeline.pruning.elements import prune_layers
+from pipeline.pruning.granularity import parse
+from pipeline.pruning.importance import hessian, lamp, magnitude, neuron, obd
 from pipeline.pruning.layer import Layer, Pruned
 
 METHODS = importance.names()
@@ -24,12 +29,24 @@ def layer(name: str = "a", d: int = 6, r: int = 4, seed: int = 0, of: Moments | 
     random = np.random.default_rng([seed, *name.encode()])
     x = random.normal(size=(50, d)) @ random.normal(size=(d, d))
     weight = random.normal(size=(d, r)).astype(np.float32)
-    return Layer(name, "Dense", weight, lambda: of or moments([(x, x)]))
+    return Layer(name, "Dense", weight, lambda: of or moments([(x, x)]), lambda: np.ones(r))
 
 
-def prune(name: str, layers: list[Layer], sparsity: float, **options: Any) -> list[Pruned]:
+def running(
+    name: str,
+    layers: list[Layer],
+    sparsity: float,
+    allocation: str | None = None,
+    granularity: str = "element",
+    **options: Any,
+) -> Iterator[Pruned]:
     method: Any = importance.load(name)
-    return list(method.prune(layers, sparsity, method.Options(**options)))
+    request = Request(sparsity, parse(granularity), allocation or method.ALLOCATIONS[0], {})
+    return prune_layers(layers, method, method.Options(**options), request)
+
+
+def prune(name: str, layers: list[Layer], sparsity: float, **more: Any) -> list[Pruned]:
+    return list(running(name, layers, sparsity, **more))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -41,8 +58,9 @@ def test_a_method_says_what_it_is(name: str) -> None:
     options = method.Options()
     with pytest.raises(ValidationError):
         method.Options.model_validate({"no such option": 1})
-    with pytest.raises(ValidationError):
-        setattr(options, next(iter(method.Options.model_fields)), None)
+    for field in method.Options.model_fields:
+        with pytest.raises(ValidationError):
+            setattr(options, field, None)
     assert all(field.description for field in method.Options.model_fields.values())
 
 
@@ -77,14 +95,13 @@ def test_an_element_method_yields_a_layer_before_its_last_look_at_the_next(name:
             looked.append(each.name)
             return each.moments()
 
-        return Layer(each.name, each.kind, each.weight, looking)
+        return Layer(each.name, each.kind, each.weight, looking, each.sensitivity)
 
-    method: Any = importance.load(name)
-    running = method.prune([watched(layer("a")), watched(layer("b"))], 0.5, method.Options())
-    assert next(running).name == "a"
+    found = running(name, [watched(layer("a")), watched(layer("b"))], 0.5)
+    assert next(found).name == "a"
     looked.clear()
-    assert next(running).name == "b"
-    assert looked == (["b"] if method.NEEDS else [])
+    assert next(found).name == "b"
+    assert looked == (["b"] if importance.load(name).NEEDS else [])
 
 
 @pytest.mark.parametrize("name", ELEMENT)
@@ -109,16 +126,16 @@ def test_a_unit_method_keeps_the_count_it_was_asked_to_and_never_none(
 
 
 def test_an_unknown_method_is_told_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'magnitud'; known: hessian, magnitude, neuron"):
+    with pytest.raises(ValueError, match="'magnitud'; known: hessian, lamp, magnitude"):
         importance.load("magnitud")
 
 
 def test_magnitude_by_layer_and_over_all() -> None:
     weak, strong = layer("weak"), layer("strong")
-    layers = [Layer("weak", "Dense", weak.weight / 1000, weak.moments), strong]
+    layers = [replace(weak, weight=weak.weight / 1000), strong]
     by_layer = prune("magnitude", layers, 0.5)
     assert [np.count_nonzero(each.mask) for each in by_layer] == [12, 12]
-    over_all = prune("magnitude", layers, 0.5, scope="global")
+    over_all = prune("magnitude", layers, 0.5, allocation="global")
     assert [np.count_nonzero(each.mask) for each in over_all] == [0, 24]
     assert over_all[0].decision.reason.endswith("Nothing is left of it.")
     assert over_all[1].decision.action == "kept"
@@ -168,8 +185,8 @@ def test_hessian_aims_at_what_the_layer_gave_before_its_inputs_were_pruned() -> 
 
 def test_hessian_shares_the_budget_of_a_layer_by_loss_or_evenly() -> None:
     subject = layer(d=10, r=4)
-    uneven = Layer("a", "Dense", subject.weight * np.float32([0.01, 1, 1, 1]), subject.moments)
-    (by_loss,), (even,) = (prune("hessian", [uneven], 0.5, allocation=way) for way in ("layer", "row"))
+    uneven = replace(subject, weight=subject.weight * np.float32([0.01, 1, 1, 1]))
+    (by_loss,), (even,) = (prune("hessian", [uneven], 0.5, allocation=way) for way in ("uniform", "row"))
     assert np.count_nonzero(~by_loss.mask) == np.count_nonzero(~even.mask) == 20
     assert not by_loss.mask[:, 0].any()
     assert (even.mask.sum(axis=0) == 5).all()
@@ -182,11 +199,11 @@ def test_hessian_shares_the_budget_of_a_model_by_relative_loss() -> None:
     alike = random.normal(size=(60, 1)) @ np.ones((1, 8)) + 0.01 * random.normal(size=(60, 8))
     needed = layer("a", d=8, of=Moments(2 * np.eye(8), np.zeros((8, 8))))
     redundant = layer("b", d=8, of=moments([(alike, alike)]))
-    layers = [Layer("a", "Dense", needed.weight / 1000, needed.moments), redundant]
-    first, second = prune("hessian", layers, 0.5)
+    layers = [replace(needed, weight=needed.weight / 1000), redundant]
+    first, second = prune("hessian", layers, 0.5, scale="share")
     assert np.count_nonzero(~first.mask) + np.count_nonzero(~second.mask) == 32
     assert np.count_nonzero(second.mask) < 8 < np.count_nonzero(first.mask)
-    by_layer = prune("hessian", layers, 0.5, allocation="layer")
+    by_layer = prune("hessian", layers, 0.5, allocation="uniform")
     assert [np.count_nonzero(each.mask) for each in by_layer] == [16, 16]
 
 
@@ -198,18 +215,68 @@ def test_hessian_counts_silent_inputs_and_reports_its_damping() -> None:
     assert not after.mask[[2, 5]].any()
 
 
-def test_hessian_leaves_wide_layers_whole_without_looking_at_their_inputs() -> None:
-    def never() -> Moments:
-        raise AssertionError
+def test_hessian_by_sensitivity_spares_the_outputs_that_the_model_depends_on() -> None:
+    subject = layer(d=8, of=Moments(2 * np.eye(8), np.zeros((8, 8))))
+    needed = replace(subject, sensitivity=lambda: np.array([1e6, 1, 1, 0]))
+    (after,) = prune("hessian", [needed], 0.5)
+    assert after.mask.sum(axis=0)[[0, 3]].tolist() == [8, 0]
+    quiet, loud = (
+        replace(layer(name, d=8), sensitivity=lambda scale=scale: np.full(4, scale))
+        for name, scale in (("a", 1e-6), ("b", 1.0))
+    )
+    first, second = prune("hessian", [quiet, loud], 0.5)
+    assert not first.mask.any() and second.mask.all()
 
-    wide = Layer("a", "Dense", np.ones((9, 2), np.float32), never)
-    (after,) = prune("hessian", [wide], 0.5, max_fan_in=8)
-    assert after.decision.action == "kept"
-    assert after.decision.reason == "It has 9 inputs, more than max_fan_in: 8."
-    assert after.mask.all()
+
+@pytest.mark.parametrize("wide", [{"max_fan_in": 7}, {"max_gigaflops": 1e-7}])
+def test_hessian_sweeps_layers_that_are_too_wide(wide: dict[str, Any]) -> None:
+    found = prune("hessian", [layer("a", d=8), layer("b", d=8)], 0.6, **wide)
+    assert sum(np.count_nonzero(~each.mask) for each in found) == round(0.6 * 64)
+    assert all(
+        "in one sweep" in each.decision.reason or "solved for" in each.decision.reason for each in found
+    )
 
 
-@pytest.mark.parametrize("options", [hessian.Options, magnitude.Options, neuron.Options])
+def test_hessian_goes_by_the_pattern_and_by_blocks() -> None:
+    for options in ({}, {"max_fan_in": 1}):
+        (patterned,) = prune("hessian", [layer(d=10)], 0.5, granularity="2:4", **options)
+        kept = np.add.reduceat(patterned.mask.astype(int), [0, 4, 8], axis=0)
+        assert (kept == 2).all()
+        (blocks,) = prune("hessian", [layer(d=10)], 0.5, granularity="1x4", **options)
+        for start in (0, 4, 8):
+            part = blocks.mask[start : start + 4]
+            assert (part.all(axis=0) | ~part.any(axis=0)).all()
+        (pairs,) = prune("hessian", [layer(d=10, r=5)], 0.5, granularity="output2", **options)
+        assert np.array_equal(pairs.mask[:, 0], pairs.mask[:, 1])
+        assert np.array_equal(pairs.mask[:, 2], pairs.mask[:, 3])
+        assert not pairs.weight[~pairs.mask].any()
+
+
+def test_lamp_sees_each_weight_against_those_that_stay() -> None:
+    subject = Layer("a", "Dense", np.float32([[1, -2], [0, 3]]), layer().moments)
+    found = lamp.scores(subject, parse("element"), lamp.Options())
+    np.testing.assert_allclose(found, [[1 / 14, 4 / 13], [0, 1]])
+
+
+@pytest.mark.parametrize("name", ["lamp", "magnitude"])
+def test_within_a_layer_lamp_is_magnitude(name: str) -> None:
+    (found,) = prune(name, [layer(d=9)], 0.5)
+    assert np.abs(layer(d=9).weight[~found.mask]).max() < np.abs(layer(d=9).weight[found.mask]).min()
+
+
+def test_obd_is_the_loss_of_each_weight_alone() -> None:
+    subject = layer(d=5)
+    moved = subject.moments().hessian
+    found = obd.scores(subject, parse("element"), obd.Options())
+    for i, j in np.ndindex(5, 4):
+        gone = np.zeros((5, 4))
+        gone[i, j] = subject.weight[i, j]
+        assert found[i, j] == pytest.approx(np.sum(gone * (moved @ gone)) / 2)
+    blocks = obd.scores(subject, parse("1x4"), obd.Options())
+    np.testing.assert_allclose(blocks, [found[:4].sum(axis=0), found[4]])
+
+
+@pytest.mark.parametrize("options", [each.Options for each in (hessian, lamp, magnitude, neuron, obd)])
 def test_options_can_be_written_and_read(options: Any) -> None:
     assert options.model_validate_json(options().model_dump_json()) == options()
 

@@ -14,7 +14,9 @@ from keras import layers
 from sklearn.datasets import load_digits
 
 from pipeline.pruning import importance
+from pipeline.pruning.budget import Budget
 from pipeline.pruning.prune import PrunedModel, prune_model
+from pipeline.pruning.rules import Rule
 
 ELEMENT = [name for name in importance.names() if importance.load(name).GRANULARITY == "element"]
 
@@ -177,6 +179,62 @@ def test_requests_that_make_no_sense_are_refused_in_words() -> None:
         prune_model(model(), "hessian", 0.5, options, samples())
     with pytest.raises(ValueError, match="'hessian' needs calibration samples"):
         prune_model(model(), "hessian", 0.5, importance.load("hessian").Options(), None)
+
+
+def test_bad_input_is_named_before_any_work() -> None:
+    hessian = importance.load("hessian").Options()
+    with pytest.raises(ValueError, match="needs calibration samples, received none"):
+        prune_model(model(), "hessian", 0.5, hessian, samples()[:0])
+    subject = model()
+    kernel, bias = subject.get_layer("hidden").get_weights()
+    kernel[0, 0] = np.nan
+    subject.get_layer("hidden").set_weights([kernel, bias])
+    with pytest.raises(ValueError, match="the weights of 'hidden' are NaN or infinite"):
+        prune_model(subject, "hessian", 0.5, hessian, samples())
+    lamp = importance.load("lamp").Options()
+    for more, words in (
+        ({"allocation": "uniform"}, "'lamp' has no allocation 'uniform'; it has: global"),
+        ({"rules": [Rule(layers="dense*", skip=True)]}, "no layer is called 'dense.*conv, norm, relu"),
+        ({"budget": Budget(parameters=5)}, "expected a sparsity or a budget, received both"),
+        ({"granularity": "1:4"}, "1:4 removes 0.75"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            prune_model(model(), "lamp", 0.5, lamp, None, **more)
+
+
+@pytest.mark.parametrize("name", ELEMENT)
+def test_a_sequence_model_is_pruned_where_the_method_can(name: str) -> None:
+    sequence = keras.Sequential(
+        [
+            keras.Input((9, 3)),
+            layers.Conv1D(4, 3, padding="causal", dilation_rate=2, name="conv"),
+            layers.SeparableConv1D(6, 2, name="separable"),
+            layers.EinsumDense("abc,cd->abd", (None, 5), name="einsum"),
+            layers.LSTM(4, name="lstm"),
+            layers.Dense(2, name="out"),
+        ]
+    )
+    method = importance.load(name)
+    x = np.random.default_rng(0).normal(size=(40, 9, 3)).astype(np.float32)
+    found = prune_model(sequence, name, 0.5, method.Options(), x)
+    calibrated = {"conv", "out"}
+    assert set(found.masks) == calibrated | (set() if method.NEEDS else {"separable", "einsum"})
+    if name == "hessian":
+        moved = np.asarray(found.model.get_layer("conv")(x) - sequence.get_layer("conv")(x))
+        decision = found.decisions[0]
+        assert decision.loss_increase == pytest.approx(float(np.mean(np.sum(moved**2, axis=2))), rel=0.05)
+
+
+def test_a_budget_counts_the_whole_model_and_leaves_it_within() -> None:
+    options = importance.load("magnitude").Options()
+    subject = model()
+    found = prune_model(subject, "magnitude", None, options, None, budget=Budget(parameters=300))
+    removed = sum(int(np.count_nonzero(~mask)) for mask in found.masks.values())
+    assert subject.count_params() - removed == 300
+    found = prune_model(subject, "magnitude", None, options, None, budget=Budget(macs=600))
+    kernels = {name: found.model.get_layer(name).get_weights()[0] for name in ("conv", "hidden", "out")}
+    spent = {name: int(np.count_nonzero(kernel)) for name, kernel in kernels.items()}
+    assert 590 < 9 * spent["conv"] + spent["hidden"] + spent["out"] + 4 * 16 <= 600
 
 
 def test_importing_imports_no_tensorflow() -> None:

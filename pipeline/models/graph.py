@@ -42,6 +42,16 @@ UNIT_WISE_ACTIVATIONS = (
     ),
 )
 
+# The layers that single weights are removed from; those of the first line as products of inputs and a kernel.
+CALIBRATED_KINDS = ("Dense", "Conv1D", "Conv2D")
+ELEMENT_KINDS = (*CALIBRATED_KINDS, "SeparableConv1D", "SeparableConv2D", "EinsumDense")
+# Of layers that people might expect to be pruned: why they are not.
+ELEMENT_REASONS = {
+    "DepthwiseConv1D": "A depthwise convolution has few weights, each of which serves a whole channel.",
+    "DepthwiseConv2D": "A depthwise convolution has few weights, each of which serves a whole channel.",
+    "Embedding": "An embedding's table is looked up, not multiplied; zeros in it save nothing.",
+}
+
 
 @dataclass(frozen=True)
 class Node:
@@ -84,9 +94,9 @@ class Graph:
         """The nodes of the layers, in the order in which Keras lists them."""
         return [self.nodes[layer.name] for layer in self.model.layers]
 
-    def element_layers(self) -> list[Node]:
-        """The layers whose kernels can lose single weights, in topological order."""
-        return [node for node in self.nodes.values() if why_not_elements(node) is None]
+    def element_layers(self, calibrated: bool = False) -> list[Node]:
+        """The layers whose kernels can lose single weights, in topological order; see `why_not_elements`."""
+        return [node for node in self.nodes.values() if why_not_elements(node, calibrated) is None]
 
     def chains(self) -> list[Chain]:
         """The pairs of Dense layers between which units can be removed, in topological order."""
@@ -133,23 +143,31 @@ class Graph:
             yield np.asarray(keras.ops.convert_to_numpy(entering), np.float32)
 
 
-def why_not_elements(node: Node) -> str | None:
-    """A sentence saying why no single weight of the layer is removed; None when some can be."""
+def why_not_elements(node: Node, calibrated: bool = False) -> str | None:
+    """A sentence saying why no single weight of the layer is removed; None when some can be.
+
+    `calibrated`: by a method that has to see the layer as a product of its inputs and its kernel.
+    """
     layer = node.layer
     if node.nested:
         return "A model within the model is left whole."
     if not getattr(layer, "weights", ()):
         return f"A layer of kind {node.kind} has no weights."
-    if node.kind not in ("Dense", "Conv2D") or not _is_of_keras(type(layer)):
-        return f"Only weights of Keras' own Dense and Conv2D are removed, and this is a {node.kind}."
+    if node.kind in ELEMENT_REASONS and _is_of_keras(type(layer)):
+        return ELEMENT_REASONS[node.kind]
+    kinds = CALIBRATED_KINDS if calibrated else ELEMENT_KINDS
+    if node.kind not in kinds or not _is_of_keras(type(layer)):
+        return f"Weights are removed from Keras' own {', '.join(kinds)}, and this is a {node.kind}."
     if node.shared:
         return "The layer is shared: one kernel serves several places of the model."
     if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
         return "The kernel is quantised, or carries a low-rank adapter."
-    if node.kind == "Conv2D" and layer.groups != 1:
+    if getattr(layer, "groups", 1) != 1:
         return f"A convolution in groups is left whole, and this one has {layer.groups}."
-    if node.kind == "Conv2D" and layer.data_format != "channels_last":
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
         return "A convolution with its channels first is left whole."
+    if node.kind == "EinsumDense" and len(layer.kernel.shape) != 2:
+        return "Its kernel has more axes than one of inputs and one of outputs."
     return None
 
 

@@ -15,19 +15,29 @@ Matrix = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
 
+def _unknown() -> NDArray[np.float64]:
+    raise ValueError("nothing is known of how the model's outputs depend on this layer")
+
+
 @dataclass(frozen=True)
 class Layer:
     """A kernel of the model.
 
     `weight` is (fan_in d, outputs r); a convolution's kernel (height, width, channels, r) flattened in that order.
     `moments()` streams the calibration inputs when it is called, through the model as it is then: weights pruned
-    before have their effect on it.
+    before have their effect on it. `sensitivity()` is (r,): what a small error of one output of the layer, squared
+    and averaged over samples and positions, adds to the squared error of the model's outputs, in the model as
+    trained. `shape` is the kernel's own, `weight`'s where it is left out; `positions` is how often the kernel is
+    applied to one sample.
     """
 
     name: str
     kind: str
     weight: Matrix
     moments: Callable[[], Moments]
+    sensitivity: Callable[[], NDArray[np.float64]] = _unknown
+    shape: tuple[int, ...] = ()
+    positions: int = 1
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,14 @@ class Pruned:
     weight: Matrix
     mask: Mask
     decision: LayerDecision
+
+
+@dataclass(frozen=True)
+class Quota:
+    """How many blocks a layer loses: those of least score in all, or from every column of blocks as many."""
+
+    blocks: int
+    evenly: bool = False
 
 
 def pruned(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.models import graph
 from pipeline.pruning.distillation import Distillation, distance
+from pipeline.pruning.keras_layers import kernel_of
 from pipeline.pruning.schedule import Gradual, gradual_mask
 
 
@@ -54,7 +55,7 @@ def fine_tune(
         for name, mask in masks.items()
     }
     for name, mask in held.items():
-        kernel = trained.get_layer(name).kernel
+        kernel = kernel_of(trained.get_layer(name))
         kernel.constraint = _holding(mask, kernel.constraint)
         kernel.assign(kernel.constraint(kernel))
     callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=report)]
@@ -91,7 +92,7 @@ def _removing(trained: Any, held: Mapping[str, Any], course: Gradual) -> Any:
         if not course.removes_after(step):
             return
         for name, mask in held.items():
-            kernel = trained.get_layer(name).kernel
+            kernel = kernel_of(trained.get_layer(name))
             mask.assign(gradual_mask(kernel.numpy(), mask.numpy(), course.count(name, step)))
             kernel.assign(kernel.constraint(kernel))
 

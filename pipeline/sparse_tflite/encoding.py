@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,16 @@ def smallest(matrix: np.ndarray) -> SparseMatrix:
     return min(layouts, key=lambda layout: layout.nbytes)
 
 
+def estimated_bytes(rows: int, columns: int, nonzeros: int) -> int:
+    """The most bytes that a (rows, columns) matrix with so many nonzeros takes, stored by its unstructured rows."""
+    values = max(nonzeros, 1)
+    index = np.dtype(_smallest_type(columns - 1)).itemsize
+    return (4 + index) * values + np.dtype(_smallest_type(values)).itemsize * (rows + 1)
+
+
 def _smallest(indices: np.ndarray) -> np.ndarray:
-    highest = int(indices.max(initial=0))
-    kind = np.uint8 if highest <= 0xFF else np.uint16 if highest <= 0xFFFF else np.int32
-    return indices.astype(kind)
+    return indices.astype(_smallest_type(int(indices.max(initial=0))))
+
+
+def _smallest_type(highest: int) -> type[np.integer[Any]]:
+    return np.uint8 if highest <= 0xFF else np.uint16 if highest <= 0xFFFF else np.int32

@@ -19,9 +19,11 @@ from pipeline.models.quiet import keras_module
 from pipeline.plan import FineTuneSection, PlanBase
 from pipeline.progress import Say
 from pipeline.pruning import importance
+from pipeline.pruning.budget import Budget
 from pipeline.pruning.distillation import Distillation
 from pipeline.pruning.prune import PrunedModel, prune_model
 from pipeline.pruning.recovery import fine_tune
+from pipeline.pruning.rules import Rule
 
 TOOLS = ("tensorflow", "keras", "numpy", "scipy")
 
@@ -32,7 +34,11 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     method: str
-    sparsity: float
+    sparsity: float | None
+    budget: Budget | None
+    granularity: str
+    allocation: str
+    rules: tuple[Rule, ...]
     method_options: SerializeAsAny[BaseModel]
     fine_tune: FineTuneSection | None
     loss: str | None
@@ -44,7 +50,11 @@ def options(plan: PlanBase) -> Options:
     tuning = plan.prune.fine_tune if plan.prune.fine_tune.epochs else None
     return Options(
         method=plan.prune.method,
-        sparsity=plan.prune.sparsity,
+        sparsity=plan.prune.share,
+        budget=plan.prune.budget,
+        granularity=plan.prune.granularity,
+        allocation=plan.prune.allocation,
+        rules=plan.prune.rules,
         method_options=plan.prune.options,
         fine_tune=tuning,
         loss=plan.loss if tuning else None,
@@ -67,7 +77,16 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     calibration = _calibration(options, dataset)
     try:
         pruned = prune_model(
-            model, options.method, options.sparsity, options.method_options, calibration, say
+            model,
+            options.method,
+            options.sparsity,
+            options.method_options,
+            calibration,
+            say,
+            budget=options.budget,
+            granularity=options.granularity,
+            allocation=options.allocation,
+            rules=options.rules,
         )
     except ValueError as error:
         raise UserError(f"prune: {error}") from error

@@ -2,24 +2,27 @@
 
 A file has
 UNIT         'loss': its scores estimate an increase of the loss; 'relative': they only rank
-GRANULARITY  'element': `prune(layers, sparsity, options)` yields a `Pruned` a layer, each before the next is looked at
+GRANULARITY  'element': `scores` and `prune`, see `ElementImportance`
              'unit': `keep(outgoing, sparsity, options)` returns the units that stay, sorted
 NEEDS        what it cannot do without: frozenset of 'calibration'
 Options      its options in the plan, a frozen pydantic model
+and for elements
+ALLOCATIONS  how its layers may share what is removed, as named in `allocation`; the first is the default. 'global' is
+             there only where its scores of different layers compare
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from pipeline.pruning.layer import Layer, Pruned
+from pipeline.pruning.granularity import Granularity
+from pipeline.pruning.layer import Layer, Pruned, Quota
 
 
 class Importance(Protocol):
@@ -32,9 +35,18 @@ class Importance(Protocol):
 
 
 class ElementImportance(Importance, Protocol):
-    """Removes single weights."""
+    """Removes weights, or blocks of them.
 
-    def prune(self, layers: Sequence[Layer], sparsity: float, options: Any) -> Iterator[Pruned]: ...
+    `scores` are shaped as `granularity.grid`; what has the lowest is to go first. They are asked for before any layer
+    is pruned, and only to share out among the layers. `prune` takes from the layer, as the model is by then, what its
+    quota says; it is None where the granularity's pattern says it.
+    """
+
+    ALLOCATIONS: tuple[str, ...]
+
+    def scores(self, layer: Layer, granularity: Granularity, options: Any) -> NDArray[np.floating]: ...
+
+    def prune(self, layer: Layer, granularity: Granularity, quota: Quota | None, options: Any) -> Pruned: ...
 
 
 class UnitImportance(Importance, Protocol):

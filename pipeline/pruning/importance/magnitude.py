@@ -1,39 +1,36 @@
-"""Magnitude: the smallest weights go."""
+"""Magnitude: the smallest weights go; of blocks, those of the smallest L2 norm."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from pipeline.pruning import masks
-from pipeline.pruning.layer import Layer, Pruned, pruned
+from pipeline.pruning.granularity import Granularity
+from pipeline.pruning.layer import Layer, Pruned, Quota, pruned
 
 UNIT: Literal["loss", "relative"] = "relative"
 GRANULARITY: Literal["element", "unit"] = "element"
 NEEDS: frozenset[str] = frozenset()
+ALLOCATIONS = ("uniform", "global", "erk", "row")
 
 
 class Options(BaseModel):
-    """Options of the method 'magnitude'."""
+    """Options of the method 'magnitude': none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scope: Literal["layer", "global"] = Field(
-        "layer", description="layer: the same share of every kernel; global: one threshold over all kernels"
-    )
+
+def scores(layer: Layer, granularity: Granularity, options: Options) -> NDArray[np.floating]:
+    """The absolute value of every weight, or the L2 norm of every block: one threshold serves all layers."""
+    return granularity.norm(layer.weight)
 
 
-def prune(layers: Sequence[Layer], sparsity: float, options: Options) -> Iterator[Pruned]:
-    """Remove round(sparsity * size) weights of each layer, or of all layers together; the others stay as they are."""
-    scores = [np.abs(layer.weight) for layer in layers]
-    if options.scope == "global":
-        chosen = masks.by_count(scores, masks.removals(sparsity, sum(score.size for score in scores)))
-        ranked = f"The smallest {sparsity:.1%} of all kernel weights of the model were removed."
-    else:
-        chosen = [masks.by_count([score], masks.removals(sparsity, score.size))[0] for score in scores]
-        ranked = f"The smallest {sparsity:.1%} of the layer's weights were removed."
-    for layer, mask in zip(layers, chosen, strict=True):
-        yield pruned(layer, layer.weight, mask, ranked)
+def prune(layer: Layer, granularity: Granularity, quota: Quota | None, options: Options) -> Pruned:
+    """Remove the smallest; the others stay as they are."""
+    mask = masks.by_quota(granularity.norm(layer.weight), layer.weight.shape, granularity, quota)
+    share = 1 - np.count_nonzero(mask) / mask.size
+    return pruned(layer, layer.weight, mask, f"The smallest {share:.1%} of its weights were removed.")

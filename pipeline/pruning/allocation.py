@@ -1,0 +1,163 @@
+"""Allocation: how many blocks each layer loses.
+
+An allocation puts the blocks of all layers into one order by giving each a key, lowest first; what is to be removed
+is a beginning of that order: a share of it (sparsity), or the shortest after which the model is within a budget.
+
+With k = 0, 1, ... for the blocks of a layer in the order in which it gives them, of b in all, the key of a block is
+
+global   its score
+uniform  (k + 1/2) / b: every layer gives the same share
+row      as uniform, and within a layer every column of blocks (output) gives the same
+erk      ((k + 1/2) / b - 1) / e, where e = (sum of the kernel's dimensions) / (their product): layers keep shares in
+         proportion to e, but never more than all (Evci et al. 2020, RigL's Erdos-Renyi-Kernel)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.pruning import masks
+from pipeline.pruning.budget import Budget, Fixed, cost
+from pipeline.pruning.granularity import Granularity
+from pipeline.pruning.layer import Layer, Quota
+from pipeline.pruning.rules import Terms
+
+NAMES = ("global", "uniform", "erk", "row")
+
+Keys = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be removed: a sparsity (share of all blocks), or a budget for the model, and how it is shared out.
+
+    `terms` are what the rules say of a layer, by its name; `fixed` what the rest of the model costs.
+    """
+
+    goal: float | Budget
+    granularity: Granularity
+    allocation: str
+    terms: Mapping[str, Terms]
+    fixed: Fixed = field(default_factory=Fixed)
+
+    def of(self, layer: Layer) -> Terms:
+        """What the rules say of the layer."""
+        return self.terms.get(layer.name, Terms())
+
+
+def quotas(layers: Sequence[Layer], request: Request, scores: Callable[[Layer], Keys]) -> dict[str, Quota]:
+    """How many blocks each of `layers` loses. `scores` are asked for in the allocation 'global' only.
+
+    Raises `ValueError` where the rules, or the size of the model, leave too little to remove.
+    """
+    grids = {layer.name: request.granularity.grid(layer.weight.shape) for layer in layers}
+    most = {layer.name: _most(layer, request) for layer in layers}
+    counts = {layer.name: _own(layer, request, most[layer.name]) for layer in layers}
+    shared = [layer for layer in layers if request.of(layer).sparsity is None]
+    keys = [_keys(layer, request, scores, most[layer.name]) for layer in shared]
+
+    def removing(found: Sequence[int]) -> dict[str, Quota]:
+        given = counts | {layer.name: count for layer, count in zip(shared, found, strict=True)}
+        if request.allocation != "row":
+            return {name: Quota(count) for name, count in given.items()}
+        return {name: _even(count, grids[name], most[name]) for name, count in given.items()}
+
+    size, spare = sum(each.size for each in keys), sum(most[layer.name] for layer in shared)
+    if not isinstance(request.goal, Budget):
+        wanted = masks.removals(request.goal, size)
+        if wanted > spare:
+            raise ValueError(
+                f"a sparsity of {request.goal:g} cannot be met: min_keep leaves {spare / size:.4f} to remove, at most"
+            )
+        return removing([int(np.count_nonzero(~mask)) for mask in masks.by_count(keys, wanted)])
+    return _within(request.goal, layers, request, keys, spare, removing)
+
+
+def _within(
+    budget: Budget,
+    layers: Sequence[Layer],
+    request: Request,
+    keys: Sequence[Keys],
+    spare: int,
+    removing: Callable[[Sequence[int]], dict[str, Quota]],
+) -> dict[str, Quota]:
+    """The fewest blocks in the order of their keys after which the model is within the budget."""
+    owners = np.repeat(np.arange(len(keys)), np.array([each.size for each in keys], int))
+    order = owners[np.argsort(np.concatenate([np.empty(0), *keys]), kind="stable")]
+
+    def after(count: int) -> dict[str, Quota]:
+        return removing(np.bincount(order[:count], minlength=len(keys)).tolist())
+
+    def costs(count: int) -> int:
+        given = after(count)
+        left = {
+            layer.name: request.granularity.left(layer.weight.shape, given[layer.name].blocks)[1]
+            for layer in layers
+        }
+        return cost(budget.measure, layers, left, request.fixed)
+
+    if (least := costs(spare)) > budget.limit:
+        raise ValueError(
+            f"a budget of {budget.limit:,} {budget.measure} cannot be met: with all removed that may be, "
+            f"{least:,} are left"
+        )
+    low, high = 0, spare
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if costs(middle) <= budget.limit else (middle + 1, high)
+    return after(high)
+
+
+def _most(layer: Layer, request: Request) -> int:
+    """How many blocks of a layer may go, for it to keep what a rule says."""
+    shape, keep = layer.weight.shape, request.of(layer).min_keep
+    along, across = request.granularity.grid(shape)
+    low, high = 0, along * across
+    while low < high:
+        middle = (low + high + 1) // 2
+        if request.granularity.left(shape, middle)[0] >= keep:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _own(layer: Layer, request: Request, most: int) -> int:
+    """How many blocks a layer loses by a sparsity of its own."""
+    terms = request.of(layer)
+    if terms.sparsity is None:
+        return 0
+    along, across = request.granularity.grid(layer.weight.shape)
+    count = masks.removals(terms.sparsity, along * across)
+    if count > most:
+        raise ValueError(
+            f"{layer.name}: a sparsity of {terms.sparsity:g} cannot be met: min_keep leaves "
+            f"{most / (along * across):.4f} to remove, at most"
+        )
+    return count
+
+
+def _keys(layer: Layer, request: Request, scores: Callable[[Layer], Keys], most: int) -> Keys:
+    along, across = request.granularity.grid(layer.weight.shape)
+    size = along * across
+    if request.allocation == "global":
+        keys = np.ravel(scores(layer))
+    else:
+        keys = (np.arange(size) + 0.5) / size
+        if request.allocation == "erk":
+            shape = layer.shape or layer.weight.shape
+            keys = (keys - 1) / (sum(shape) / float(np.prod(shape)))
+    if most < size:
+        # What a rule protects comes last.
+        keys = np.where(masks.by_count([keys], most)[0], np.inf, keys)
+    return keys
+
+
+def _even(count: int, grid: tuple[int, int], most: int) -> Quota:
+    """About `count` blocks, as many from every column of blocks."""
+    across = grid[1]
+    return Quota(min(round(count / across), most // across) * across, evenly=True)
