@@ -1,0 +1,269 @@
+"""A Keras model's outputs, linearised in the kernels and biases of chosen layers: what enters each, and the slopes.
+
+The model is rebuilt with each chosen layer's activation a layer of its own, so that pre-activations are tensors of
+the graph; a last softmax or sigmoid is left off. The outputs are then logits, whose slopes by the pre-activations
+take one pass backwards for each output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.models import graph
+from pipeline.models.graph import Graph, Node
+from pipeline.pruning import distance as distances
+from pipeline.pruning.distance import Distance
+from pipeline.pruning.linearised import Linearised, Matrices, linearised
+from pipeline.pruning.patches import patches
+
+Array = NDArray[Any]
+Samples = Array | Sequence[Array]
+
+# 64 MiB of float32 for what is kept of a batch: inputs and slopes of the layers.
+_BATCH_ELEMENTS = 1 << 24
+_FORWARD_BATCH = 1024
+# Each output costs a pass backwards.
+_MOST_OUTPUTS = 1024
+
+
+class LinearisedModel:
+    """A copy of a model of one output, as a `gauss_newton.Network` of the layers `names` and of calibration inputs.
+
+    A layer's matrix (d, r) is its kernel, flattened as `patches` has it, and a last row for the biases it may have.
+    `samples` are the inputs (n, ...), or a list of them for a model of several. The distance is that to the outputs
+    the model has when this is made: by default the one that goes with its last activation, softmax or sigmoid, and
+    else squared.
+
+    Raises `ValueError` for a model of several outputs or of too many numbers in its one, for no samples, and for
+    layers other than Dense, Conv1D or Conv2D that the model calls once.
+    """
+
+    def __init__(
+        self, model: Any, names: Sequence[str], samples: Samples, distance: Distance | None = None
+    ) -> None:
+        wired = Graph(model)
+        for name in names:
+            _check(wired, name)
+        given = samples if isinstance(samples, list | tuple) else [samples]
+        self.samples = [np.asarray(x) for x in given]
+        self._split = _split(model, names)
+        self.kind: Distance = distance or self._split.link
+        self._check_sizes()
+        self.target = self.outputs(self.matrices())
+
+    def matrices(self) -> list[Array]:
+        """The weights as they are now, one matrix a layer, in float32."""
+        found = []
+        for layer in self._split.layers:
+            kernel, *bias = layer.get_weights()
+            found.append(np.concatenate([kernel.reshape(-1, kernel.shape[-1]), *(b[None] for b in bias)]))
+        return found
+
+    def removable(self) -> list[NDArray[np.bool_]]:
+        """True for the kernels' weights, False for the biases."""
+        masks = [np.ones(matrix.shape, bool) for matrix in self.matrices()]
+        for layer, mask in zip(self._split.layers, masks, strict=True):
+            mask[len(mask) - layer.use_bias :] = False
+        return masks
+
+    def layer_weights(self, matrices: Matrices) -> dict[str, list[Array]]:
+        """What matrices, or masks, are as the layers' `set_weights` takes them: by name, the kernel and any bias."""
+        return {
+            layer.name: [
+                matrix[: len(matrix) - layer.use_bias].reshape(layer.kernel.shape),
+                *([matrix[-1]] if layer.use_bias else []),
+            ]
+            for layer, matrix in zip(self._split.layers, matrices, strict=True)
+        }
+
+    def outputs(self, matrices: Matrices) -> Array:
+        """The logits (n, o) of all samples with these weights."""
+        self._assign(matrices)
+        found = [
+            np.asarray(self._split.forward(batch, training=False)) for batch in self._batches(_FORWARD_BATCH)
+        ]
+        every = np.concatenate(found)
+        return every.reshape(len(every), -1)
+
+    def distance(self, weights: Matrices) -> float:
+        """The mean distance over the samples, with these weights."""
+        return distances.value(self.kind, self.outputs(weights), self.target)
+
+    def linearise(self, weights: Matrices) -> Iterator[Linearised]:
+        """The samples with these weights, in batches for which inputs and slopes together take about 64 MiB."""
+        start = 0
+        for batch in self._batches(self._step()):
+            self._assign(weights)
+            logits, inputs, slopes = self._slopes(batch)
+            target = self.target[start : start + len(logits)]
+            start += len(logits)
+            pull = distances.gradient(self.kind, logits, target)
+            yield linearised(inputs, slopes, pull, distances.root(self.kind, logits))
+
+    def sensitivity(self) -> dict[str, Array]:
+        """Of each layer's outputs (r,): the mean over samples of G^2, summed over logits and positions, as it is now.
+
+        By how much a small error of that output, of variance one, disturbs the logits.
+        """
+        totals = {layer.name: np.zeros(layer.kernel.shape[-1]) for layer in self._split.layers}
+        for batch in self._batches(self._step()):
+            _, _, slopes = self._slopes(batch)
+            for name, slope in zip(totals, slopes, strict=True):
+                totals[name] += np.sum(slope.astype(np.float64) ** 2, axis=(0, 1, 2))
+        return {name: total / len(self.samples[0]) for name, total in totals.items()}
+
+    def _slopes(self, batch: list[Array]) -> tuple[Array, list[Array], list[Array]]:
+        """Logits (n, o), and each layer's input rows (n, P, d) and slopes (n, o, P, r)."""
+        import tensorflow as tf
+
+        with tf.GradientTape(persistent=True) as tape:
+            logits, entering, leaving = self._split.until(batch, training=False)
+            flat = tf.reshape(logits, (len(batch[0]), -1))
+            columns = tf.unstack(flat, axis=1)
+        passes = [tape.gradient(column, leaving, unconnected_gradients="zero") for column in columns]
+        slopes = [
+            np.stack([np.asarray(slope) for slope in of_layer], axis=1)
+            for of_layer in zip(*passes, strict=True)
+        ]
+        return (
+            np.asarray(flat),
+            [_rows(layer, np.asarray(x)) for layer, x in zip(self._split.layers, entering, strict=True)],
+            [slope.reshape(*slope.shape[:2], -1, slope.shape[-1]) for slope in slopes],
+        )
+
+    def _assign(self, matrices: Matrices) -> None:
+        for layer, weights in zip(self._split.layers, self.layer_weights(matrices).values(), strict=True):
+            layer.set_weights(weights)
+
+    def _batches(self, size: int) -> Iterator[list[Array]]:
+        for start in range(0, len(self.samples[0]), size):
+            yield [x[start : start + size] for x in self.samples]
+
+    def _step(self) -> int:
+        """The samples of a batch to linearise."""
+        elements = 0
+        outputs = int(np.prod(self._split.forward.output_shape[1:]))
+        _, _, leaving = self._split.until.output
+        for layer, a in zip(self._split.layers, leaving, strict=True):
+            positions = int(np.prod(a.shape[1:-1]))
+            elements += positions * (int(np.prod(layer.kernel.shape[:-1])) + outputs * a.shape[-1])
+        return max(1, _BATCH_ELEMENTS // elements)
+
+    def _check_sizes(self) -> None:
+        counts, entrances = {len(x) for x in self.samples}, len(self._split.forward.inputs)
+        if len(self.samples) != entrances or len(counts) != 1 or 0 in counts:
+            raise ValueError(
+                f"expected calibration samples for each of the model's {entrances} inputs, as many for each and at "
+                f"least one, received {[len(x) for x in self.samples]}"
+            )
+        shape = self._split.forward.output_shape[1:]
+        if None in shape or int(np.prod(shape)) > _MOST_OUTPUTS:
+            raise ValueError(
+                f"expected an output of at most {_MOST_OUTPUTS} numbers, each takes a pass backwards; received {shape}"
+            )
+        if self.kind == "softmax" and len(shape) != 1:
+            raise ValueError(
+                f"expected one softmax a sample, received an output of {shape}; give the distance 'squared'"
+            )
+
+
+@dataclass(frozen=True)
+class _Split:
+    """`forward` gives the logits; `until` [logits, what enters each layer, what leaves it before its activation]."""
+
+    layers: list[Any]
+    forward: Any
+    until: Any
+    link: Distance
+
+
+def _split(model: Any, names: Sequence[str]) -> _Split:
+    """A copy of the model, with layers of its own."""
+    import keras
+
+    _check_outputs(model)
+    twin = graph.copy(model)
+    layers = [twin.get_layer(name) for name in names]
+    last = twin.outputs[0]._keras_history.operation
+    link = _link(last)
+    if link != "squared" and hasattr(last, "activation"):
+        last.activation = keras.activations.linear
+    around: dict[str, tuple[Any, Any]] = {}
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if layer is last and isinstance(layer, keras.layers.Softmax):
+            return args[0]
+        if layer.name not in names:
+            return layer(*args, **kwargs)
+        activation, layer.activation = layer.activation, keras.activations.linear
+        leaving = layer(*args, **kwargs)
+        around[layer.name] = (args[0], leaving)
+        return (
+            leaving
+            if activation is keras.activations.linear
+            else keras.layers.Activation(activation)(leaving)
+        )
+
+    wired = keras.Model(twin.inputs, twin.outputs)
+    rebuilt = keras.models.clone_model(wired, clone_function=lambda layer: layer, call_function=call)
+    entering, leaving = ([around[name][side] for name in names] for side in (0, 1))
+    logits = rebuilt.outputs[0]
+    until = keras.Model(rebuilt.inputs, [logits, entering, leaving])
+    return _Split(layers, keras.Model(rebuilt.inputs, logits), until, link)
+
+
+def _link(last: Any) -> Distance:
+    """The distance that goes with the activation of the operation whose result the model's output is."""
+    import keras
+
+    if isinstance(last, keras.layers.Softmax):
+        return "softmax"
+    activation = getattr(last, "activation", None)
+    links: Mapping[Any, Distance] = {
+        keras.activations.softmax: "softmax",
+        keras.activations.sigmoid: "sigmoid",
+    }
+    return next((link for known, link in links.items() if activation is known), "squared")
+
+
+def _check_outputs(model: Any) -> None:
+    if len(model.outputs) != 1:
+        raise ValueError(f"expected a model of one output to linearise, received one of {len(model.outputs)}")
+
+
+def _check(wired: Graph, name: str) -> None:
+    node = wired.nodes.get(name)
+    reason = "the model has no such layer" if node is None else _why_not(node)
+    if reason is not None:
+        raise ValueError(f"the layer {name!r} cannot be linearised: {reason}")
+
+
+def _why_not(node: Node) -> str | None:
+    if node.kind == "Conv1D":
+        plain = node.layer.groups == 1 and node.layer.data_format == "channels_last" and not node.shared
+        return None if plain else "expected a Conv1D of one group, channels last, that the model calls once"
+    return graph.why_not_elements(node)
+
+
+def _rows(layer: Any, entering: Array) -> Array:
+    """What enters a layer, as rows (n, P, d) whose product with its matrix is what leaves it, for float32 inputs."""
+    n = len(entering)
+    kernel = layer.kernel.shape[:-1]
+    if len(kernel) == 2:
+        padding, dilation = layer.padding, layer.dilation_rate[0]
+        if padding == "causal":
+            before = (kernel[0] - 1) * dilation
+            entering, padding = np.pad(entering, ((0, 0), (before, 0), (0, 0))), "valid"
+        size, stride = (1, layer.kernel_size[0]), (1, layer.strides[0])
+        entering = patches(entering[:, None], size, stride, (1, dilation), padding)
+    elif len(kernel) == 3:
+        entering = patches(entering, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)
+    rows = entering.reshape(n, -1, entering.shape[-1])
+    if not layer.use_bias:
+        return rows
+    return np.concatenate([rows, np.ones((*rows.shape[:2], 1), rows.dtype)], axis=2)

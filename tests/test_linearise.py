@@ -1,0 +1,174 @@
+"""Slopes, and the Jacobian they make, against finite differences and TensorFlow's own Jacobian."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from pipeline.models.linearise import LinearisedModel
+from pipeline.pruning import distance as distances
+from pipeline.pruning import linearised
+
+Array = np.ndarray
+
+
+def dense_model() -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(4, activation="tanh", name="first"),
+            layers.Dense(3, activation="softmax", use_bias=False, name="last"),
+        ]
+    )
+
+
+def convolutional_model() -> Any:
+    image = keras.Input((6, 5, 2))
+    x = layers.Conv2D(3, (3, 2), strides=2, padding="same", activation="gelu", name="first")(image)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.Conv2D(2, 2, dilation_rate=1, name="last")(x)
+    x = layers.Flatten()(layers.Add()([x, layers.Activation("tanh")(x)]))
+    return keras.Model(image, layers.Softmax()(layers.Dense(3, name="head")(x)))
+
+
+def sequence_model() -> Any:
+    words, extra = keras.Input((6, 3)), keras.Input((2,))
+    x = layers.Conv1D(4, 3, padding="causal", dilation_rate=2, activation="silu", name="first")(words)
+    x = layers.Dense(2, name="last")(x)
+    x = layers.Concatenate()([layers.GlobalAveragePooling1D()(x), extra])
+    return keras.Model([words, extra], layers.Dense(2, activation="sigmoid")(x))
+
+
+MODELS = (dense_model, convolutional_model, sequence_model)
+
+
+def linearise(made: Any, n: int = 4, **options: Any) -> tuple[Any, LinearisedModel, list[Array]]:
+    keras.utils.set_random_seed(1)
+    model = made()
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        layer.set_weights([w + 0.3 * random.normal(size=w.shape) ** 2 for w in layer.get_weights()])
+    x = [random.normal(size=(n, *entrance.shape[1:])).astype(np.float32) for entrance in model.inputs]
+    return model, LinearisedModel(model, ["first", "last"], x, **options), x
+
+
+def jacobian(network: LinearisedModel) -> tuple[Array, list[Array]]:
+    """R^T J (n, o, p) over all weights, and the weights."""
+    weights = network.matrices()
+    every = list(linearised.units([np.ones(matrix.shape, bool) for matrix in weights]))
+    found = []
+    for batch in network.linearise(weights):
+        columns = np.concatenate([linearised.jacobian(batch, unit) for unit in every], axis=1)
+        found.append(columns.reshape(len(batch), -1, columns.shape[1]))
+    return np.concatenate(found), weights
+
+
+@pytest.mark.parametrize("made", MODELS)
+def test_the_jacobian_is_tensorflows(made: Any) -> None:
+    import tensorflow as tf
+
+    model, network, x = linearise(made, distance="squared")
+    columns, _ = jacobian(network)
+    own = [weight for name in ("first", "last") for weight in model.get_layer(name).trainable_weights]
+    last = model.layers[-1]
+    if isinstance(last, layers.Softmax):
+        logits = keras.Model(model.input, last.input)
+    else:
+        last.activation, logits = keras.activations.linear, model
+    with tf.GradientTape() as tape:
+        outputs = logits(x if len(x) > 1 else x[0], training=False)
+    expected = dict(zip([id(w) for w in own], tape.jacobian(outputs, [w.value for w in own]), strict=True))
+    matrices = []
+    for name in ("first", "last"):
+        rows = [
+            np.reshape(expected[id(w)], (*outputs.shape, -1, w.shape[-1]))
+            for w in model.get_layer(name).trainable_weights
+        ]
+        matrices.append(np.concatenate(rows, axis=2))
+    transposed = [matrix.swapaxes(2, 3).reshape(*outputs.shape, -1) for matrix in matrices]
+    np.testing.assert_allclose(columns, np.concatenate(transposed, axis=2), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("made", MODELS)
+@pytest.mark.parametrize("kind", ["squared", None])
+def test_the_gradient_is_that_of_finite_differences(made: Any, kind: Any) -> None:
+    _, network, _ = linearise(made, distance=kind)
+    random = np.random.default_rng(3)
+    weights = [w + 0.2 * random.normal(size=w.shape).astype(np.float32) for w in network.matrices()]
+    masks = [np.ones(matrix.shape, bool) for matrix in weights]
+    (batch,) = network.linearise(weights)
+    gradient = linearised.gradient(batch, masks) / len(batch)
+    for _ in range(3):
+        direction = random.normal(size=len(gradient))
+        sides = [
+            network.distance(linearised.scatter(linearised.gather(weights, masks) + step * direction, masks))
+            for step in (1e-2, -1e-2)
+        ]
+        assert (sides[0] - sides[1]) / 2e-2 == pytest.approx(gradient @ direction, rel=3e-2, abs=3e-4)
+
+
+@pytest.mark.parametrize("made", MODELS)
+def test_the_copy_computes_the_models_logits_and_takes_weights_back(made: Any) -> None:
+    model, network, x = linearise(made)
+    link = {"softmax": distances._softmax, "sigmoid": distances._sigmoid}[network.kind]
+    outputs = np.asarray(model(x if len(x) > 1 else x[0], training=False))
+    np.testing.assert_allclose(link(network.target), outputs, rtol=1e-5, atol=1e-6)
+    weights = network.matrices()
+    assert network.distance(weights) == pytest.approx(0, abs=1e-7)
+    for name, values in network.layer_weights(weights).items():
+        for value, own in zip(values, model.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(value, own)
+    biases = [sum(len(w) for w in model.get_layer(name).get_weights()[1:]) for name in ("first", "last")]
+    assert [int(np.sum(~mask)) for mask in network.removable()] == biases
+
+
+def test_sensitivity_is_the_mean_square_of_the_slopes() -> None:
+    _, network, _ = linearise(convolutional_model, distance="squared")
+    (batch,) = network.linearise(network.matrices())
+    for found, slope in zip(network.sensitivity().values(), batch.slopes, strict=True):
+        np.testing.assert_allclose(found, np.sum(slope**2, axis=(0, 1, 2)) / len(batch), rtol=1e-5)
+
+
+def test_several_batches_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, network, _ = linearise(convolutional_model, n=7)
+    weights, masks = network.matrices(), network.removable()
+    whole = linearised.normal_equations(network.linearise(weights), masks)
+    monkeypatch.setattr("pipeline.models.linearise._BATCH_ELEMENTS", 1000)
+    assert len(list(network.linearise(weights))) > 1
+    for parts, one in zip(linearised.normal_equations(network.linearise(weights), masks), whole, strict=True):
+        np.testing.assert_allclose(parts, one, rtol=1e-4, atol=1e-6)
+
+
+def two_outputs() -> Any:
+    x = keras.Input((5,))
+    first = layers.Dense(4, name="first")(x)
+    return keras.Model(x, [layers.Dense(2, name="last")(first), first])
+
+
+def grouped() -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((4, 4, 2)),
+            layers.Conv2D(2, 2, groups=2, name="first"),
+            layers.Flatten(),
+            layers.Dense(2, name="last"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "n", "says"),
+    [
+        (two_outputs, 3, "one output"),
+        (grouped, 3, "'first' cannot be linearised: A convolution in groups"),
+        (dense_model, 0, "at least one"),
+        (lambda: keras.Sequential([keras.Input((4,)), layers.Dense(2, name="first")]), 3, "no such layer"),
+    ],
+)
+def test_what_cannot_be_linearised_is_said(made: Any, n: int, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        linearise(made, n)
