@@ -35,16 +35,21 @@ class LinearisedModel:
     """A copy of a model of one output, as a `gauss_newton.Network` of the layers `names` and of calibration inputs.
 
     A layer's matrix (d, r) is its kernel, flattened as `patches` has it, and a last row for the biases it may have.
-    `samples` are the inputs (n, ...), or a list of them for a model of several. The distance is that to the outputs
-    the model has when this is made: by default the one that goes with its last activation, softmax or sigmoid, and
-    else squared.
+    `samples` are the inputs (n, ...), or a list of them for a model of several. The distance is that to the logits
+    `target` (n, o), of the dense model, or to those the model has when this is made: by default the one that goes with
+    its last activation, softmax or sigmoid, and else squared.
 
     Raises `ValueError` for a model of several outputs or of too many numbers in its one, for no samples, and for
     layers other than Dense, Conv1D or Conv2D that the model calls once.
     """
 
     def __init__(
-        self, model: Any, names: Sequence[str], samples: Samples, distance: Distance | None = None
+        self,
+        model: Any,
+        names: Sequence[str],
+        samples: Samples,
+        distance: Distance | None = None,
+        target: Array | None = None,
     ) -> None:
         wired = Graph(model)
         for name in names:
@@ -54,7 +59,7 @@ class LinearisedModel:
         self._split = _split(model, names)
         self.kind: Distance = distance or self._split.link
         self._check_sizes()
-        self.target = self.outputs(self.matrices())
+        self.target = self.outputs(self.matrices()) if target is None else target
 
     def matrices(self) -> list[Array]:
         """The weights as they are now, one matrix a layer, in float32."""
@@ -146,13 +151,17 @@ class LinearisedModel:
 
     def _step(self) -> int:
         """The samples of a batch to linearise."""
+        return max(1, _BATCH_ELEMENTS // self.elements())
+
+    def elements(self) -> int:
+        """How many numbers one sample takes once linearised: positions times inputs, and times outputs and slopes."""
         elements = 0
         outputs = int(np.prod(self._split.forward.output_shape[1:]))
         _, _, leaving = self._split.until.output
         for layer, a in zip(self._split.layers, leaving, strict=True):
             positions = int(np.prod(a.shape[1:-1]))
             elements += positions * (int(np.prod(layer.kernel.shape[:-1])) + outputs * a.shape[-1])
-        return max(1, _BATCH_ELEMENTS // elements)
+        return elements
 
     def _check_sizes(self) -> None:
         counts, entrances = {len(x) for x in self.samples}, len(self._split.forward.inputs)

@@ -1,0 +1,57 @@
+"""All weights that stay, solved together for the dense model's outputs: recovery without labels and without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.models.graph import Graph
+from pipeline.models.linearise import LinearisedModel
+from pipeline.pruning import gauss_newton
+
+Array = NDArray[Any]
+
+_MOST_BYTES = 2 << 30
+
+
+def refit_outputs(
+    dense: Any,
+    model: Any,
+    masks: Mapping[str, NDArray[np.bool_]],
+    samples: Array,
+    steps: int,
+) -> list[float]:
+    """Move the weights of `model` towards the answers of `dense` to the inputs `samples` (n, ...), in place.
+
+    Kernels stay zero where their masks (by layer name, of the kernel's shape) are False; weights and biases of every
+    Dense and convolution that can lose weights are free. Returns the mean distance of the outputs before and after
+    each Gauss-Newton step taken, `steps` at the most; see `gauss_newton.refit`. Raises `ValueError` for a model that
+    cannot be linearised, or for more samples than fit in 2 GiB once they are.
+    """
+    names = [node.name for node in Graph(model).element_layers(calibrated=True)]
+    if not names:
+        return []
+    target = LinearisedModel(dense, names, samples).target
+    network = LinearisedModel(model, names, samples, target=target)
+    free = [np.ones(matrix.shape, bool) for matrix in network.matrices()]
+    for name, each in zip(names, free, strict=True):
+        if name in masks:
+            kernel = masks[name].reshape(-1, masks[name].shape[-1])
+            each[: len(kernel)] = kernel
+    _check_size(network, sum(int(np.count_nonzero(each)) for each in free), len(samples))
+    found = gauss_newton.refit(network, network.matrices(), free, steps=steps)
+    for name, weights in network.layer_weights(found.weights).items():
+        model.get_layer(name).set_weights(weights)
+    return found.distances
+
+
+def _check_size(network: LinearisedModel, free: int, samples: int) -> None:
+    size = 4 * network.elements() * samples
+    if free > gauss_newton.DIRECT and size > _MOST_BYTES:
+        raise ValueError(
+            f"{samples} samples take {size / 2**30:.1f} GiB once linearised, {_MOST_BYTES >> 30} are allowed;"
+            f" give {_MOST_BYTES * samples // size} or fewer"
+        )
