@@ -3,7 +3,8 @@
 A file has
 UNIT         'loss': its scores estimate an increase of the loss; 'relative': they only rank
 GRANULARITY  'element': `prune(layers, sparsity, options)` yields a `Pruned` a layer, each before the next is looked at
-             'unit': `keep(outgoing, sparsity, options)` returns the units that stay, sorted
+             'unit': `scores(group, options)` returns how important each unit of a group is; `Options` extend
+             `UnitOptions`
 NEEDS        what it cannot do without: frozenset of 'calibration'
 Options      its options in the plan, a frozen pydantic model
 """
@@ -17,9 +18,10 @@ from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.pruning.layer import Layer, Pruned
+from pipeline.pruning.surgery.groups import Group
 
 
 class Importance(Protocol):
@@ -37,10 +39,21 @@ class ElementImportance(Importance, Protocol):
     def prune(self, layers: Sequence[Layer], sparsity: float, options: Any) -> Iterator[Pruned]: ...
 
 
-class UnitImportance(Importance, Protocol):
-    """Removes whole units. `outgoing` is (units, next_outputs): row i holds the weights that unit i feeds."""
+class UnitOptions(BaseModel):
+    """What every method that removes whole units lets the plan say."""
 
-    def keep(self, outgoing: NDArray[np.floating], sparsity: float, options: Any) -> NDArray[np.intp]: ...
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    multiple: int = Field(
+        8, ge=1, description="units are kept in multiples of this, as processors like them, never fewer than asked"
+    )
+
+
+class UnitImportance(Importance, Protocol):
+    """Removes whole units."""
+
+    def scores(self, group: Group, options: Any) -> NDArray[np.floating]:
+        """(units,): those with the lowest leave first."""
 
 
 def names() -> list[str]:
