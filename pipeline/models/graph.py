@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+
 @dataclass(frozen=True)
 class Tensor:
     """An edge of the graph; `shape` begins with the batch, None where a size is not known."""
@@ -54,7 +55,8 @@ class Node:
 class Graph:
     """What is wired to what in a Functional or Sequential model, in topological order.
 
-    `nodes` are by name, `calls` are theirs, `outputs` are the model's. Raises `ValueError` for a model whose wiring Keras does not record: a subclassed one, or one not built yet.
+    `nodes` are by name, `calls` are theirs, `outputs` are the model's. Raises `ValueError` for a model whose wiring
+    Keras does not record: a subclassed one, or one not built yet.
     """
 
     def __init__(self, model: Any) -> None:
@@ -136,7 +138,11 @@ def settings(layer: Any) -> dict[str, Any]:
     for key in ("activation", "recurrent_activation"):
         if key in found:
             found[key] = _name_of_activation(getattr(layer, key))
-    for key, attribute in (("layer", "forward_layer"), ("layer", "layer"), ("backward_layer", "backward_layer")):
+    for key, attribute in (
+        ("layer", "forward_layer"),
+        ("layer", "layer"),
+        ("backward_layer", "backward_layer"),
+    ):
         if key in found and (inner := getattr(layer, attribute, None)) is not None:
             kind = type(inner).__name__ if _is_of_keras(type(inner)) else ""
             found[key] = {"class_name": kind, "config": settings(inner)}
@@ -161,7 +167,9 @@ def copy(
     import keras
 
     weights, options = weights or {}, options or {}
-    remade = {id(layer): options.get(layer.name, {}) for layer in model.layers if layer.name in {*weights, *options}}
+    remade = {
+        id(layer): options.get(layer.name, {}) for layer in model.layers if layer.name in {*weights, *options}
+    }
 
     def clone(layer: Any) -> Any:
         config = layer.get_config()

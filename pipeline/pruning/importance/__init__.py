@@ -45,7 +45,9 @@ class UnitOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     multiple: int = Field(
-        8, ge=1, description="units are kept in multiples of this, as processors like them, never fewer than asked"
+        8,
+        ge=1,
+        description="units are kept in multiples of this, as processors like them, never fewer than asked",
     )
 
 

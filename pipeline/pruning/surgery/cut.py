@@ -54,7 +54,9 @@ class Anatomy:
                 raise ValueError(f"unknown group {name!r}; known: {', '.join(known) or 'none'}")
             size = known[name].size
             if not len(units) or not np.isin(units, np.arange(size)).all():
-                raise ValueError(f"group {name!r}: expected one or more of its units 0 to {size - 1}, received {units}")
+                raise ValueError(
+                    f"group {name!r}: expected one or more of its units 0 to {size - 1}, received {units}"
+                )
             gone.append(np.delete(known[name].labels, np.unique(units)))
         return np.concatenate([np.empty(0, np.intp), *gone])
 

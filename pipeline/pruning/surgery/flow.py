@@ -68,7 +68,10 @@ class Flow:
         self.whole.setdefault(call.node, reason)
         for tensor in tensors(call.arguments):
             self.pin(tensor, reason)
-        for labels in (*(place.labels for place in self.of(call.node)), *self.made.get(call.node, {}).values()):
+        for labels in (
+            *(place.labels for place in self.of(call.node)),
+            *self.made.get(call.node, {}).values(),
+        ):
             self.sets.pin(labels, reason)
         for tensor in call.outputs:
             size = tensor.shape[-1] if len(tensor.shape) > 1 else None
@@ -158,7 +161,9 @@ class Site:
     def hold(self, role: Role, weight: int, axis: int, labels: Labels, rows: tuple[int, ...] = ()) -> None:
         """The axis of the weight has these labels; at a second call they are coupled with those of the first."""
         if weight >= len(self.shapes) or len(labels) != self.shapes[weight][axis]:
-            raise NotFollowedError(f"The weights of {self.name!r} are not those of a {self.kind} as it is known.")
+            raise NotFollowedError(
+                f"The weights of {self.name!r} are not those of a {self.kind} as it is known."
+            )
         axis %= len(self.shapes[weight])
         key = (self.name, weight, axis)
         known = self.flow.places.setdefault(key, Place(*key, labels, role, rows))

@@ -97,7 +97,9 @@ def groups(flow: Flow, weights: Weights) -> list[Group]:
                 what=what,
                 labels=labels,
                 producers=tuple(
-                    _producer(layer, [place for place in producers if place.layer == layer], roots, labels, weights)
+                    _producer(
+                        layer, [place for place in producers if place.layer == layer], roots, labels, weights
+                    )
                     for layer in dict.fromkeys(place.layer for place in producers)
                 ),
                 followers=tuple(dict.fromkeys(place.layer for place in own if place.role == "carries")),
@@ -142,7 +144,9 @@ def _producer(
         first = np.moveaxis(weights[layer][place.weight], place.axis, 0)
         parts[place.role].append(first[positions(roots[id(place)], labels)].reshape(len(labels), -1))
     nothing = [np.empty((len(labels), 0), np.float32)]
-    return Producer(layer, *(np.concatenate(parts[role] or nothing, axis=1) for role in ("produces", "biases")))
+    return Producer(
+        layer, *(np.concatenate(parts[role] or nothing, axis=1) for role in ("produces", "biases"))
+    )
 
 
 def _consumer(place: Place, where: Labels, weights: Weights) -> Consumer:

@@ -20,7 +20,11 @@ def unit_by_unit(site: Site) -> None:
         len(tensor.shape) != rank and operation for tensor in given
     ):
         raise site.not_followed()
-    layouts = [(layout.axis - len(tensor.shape), layout.labels) for tensor in given for layout in [site.layout(tensor)]]
+    layouts = [
+        (layout.axis - len(tensor.shape), layout.labels)
+        for tensor in given
+        for layout in [site.layout(tensor)]
+    ]
     axis = next((axis for axis, labels in layouts if site.output.shape[axis] == len(labels)), -1)
     joined = None
     for tensor, (own_axis, labels) in zip(given, layouts, strict=True):

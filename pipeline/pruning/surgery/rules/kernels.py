@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.pruning.surgery.flow import NotFollowedError, Rule, Site
+from pipeline.pruning.surgery.flow import NotFollowedError, Role, Rule, Site
 from pipeline.pruning.surgery.labels import Labels
 from pipeline.pruning.surgery.rules.unitwise import check_activation
 
@@ -80,38 +80,38 @@ def einsum_dense(site: Site) -> None:
     """A contraction such as 'abc,cd->abd': the letters that both terms have and the result has not are summed over.
 
     Units enter along one letter. Is it summed over, the first letter that only the kernel brings makes the units.
-    Is it in the result, they go on along it.
+    Is it in the result, they go on along it. Letters are counted from the end, for what '...' stands for comes first.
     """
     check_activation(site)
-    terms, result = str(site.config["equation"]).replace(" ", "").replace("...", "").split("->")
-    first, kernel = terms.split(",")
+    equation, result = str(site.config["equation"]).replace(" ", "").split("->")
+    first, kernel = equation.split(",")
+    if any("..." in term[1:] for term in (first, result)):
+        raise site.not_followed()
+    first, result = first.replace("...", ""), result.replace("...", "")
     tensor, layout = site.entering("inputs")
     from_the_end = len(tensor.shape) - layout.axis
     letter = first[-from_the_end] if from_the_end <= len(first) else ""
-    if letter and letter in kernel and letter not in result:
-        rows = tuple(axis for axis, each in enumerate(kernel) if each in first and each not in result)
-        site.hold("consumes", 0, kernel.index(letter), layout.labels, rows)
-        new = [each for each in result if each in kernel and each not in first]
-        if not new:
-            raise site.not_followed()
-        letter = new[0]
-        labels = site.units(site.shapes[0][kernel.index(letter)])
-        site.hold("produces", 0, kernel.index(letter), labels)
-    elif letter and letter in result:
-        labels = layout.labels
+    if letter and letter in result:
         if letter in kernel:
-            site.hold("carries", 0, kernel.index(letter), labels)
-    else:
+            site.hold("carries", 0, kernel.index(letter), layout.labels)
+        _end_einsum(site, result, letter, layout.labels, "carries")
+        return
+    new = [each for each in result if each in kernel and each not in first]
+    if letter not in kernel or not letter or not new:
         raise site.not_followed()
-    _end_einsum(site, kernel, result, letter, labels)
+    rows = tuple(axis for axis, each in enumerate(kernel) if each in first and each not in result)
+    site.hold("consumes", 0, kernel.index(letter), layout.labels, rows)
+    units = site.units(site.shapes[0][kernel.index(new[0])])
+    site.hold("produces", 0, kernel.index(new[0]), units)
+    _end_einsum(site, result, new[0], units, "biases")
 
 
-def _end_einsum(site: Site, kernel: str, result: str, letter: str, labels: Labels) -> None:
+def _end_einsum(site: Site, result: str, letter: str, labels: Labels, bias: Role) -> None:
+    """The bias, which has the result's axes from its first on, the size of the axis, and the output."""
     biases = site.config["bias_axes"] or ""
     if letter in biases:
-        along_bias = result[min(result.index(each) for each in biases) :]
-        role = "biases" if letter in kernel and labels is site.flow.made.get(site.name, {}).get("units") else None
-        site.hold(role or "carries", 1, along_bias.index(letter), labels)
+        along = result[min(result.index(each) for each in biases) :]
+        site.hold(bias, 1, along.index(letter), labels)
     from_the_end = result.index(letter) - len(result)
     shape = list(site.config["output_shape"])
     if shape[from_the_end] is not None:
@@ -138,7 +138,9 @@ def _coupled(site: Site, labels: Labels) -> Labels:
 
 def _channels_last(site: Site) -> None:
     if site.config["data_format"] != "channels_last":
-        raise NotFollowedError(f"{site.name!r} has its channels first; units are followed where they are last.")
+        raise NotFollowedError(
+            f"{site.name!r} has its channels first; units are followed where they are last."
+        )
 
 
 RULES: dict[str, Rule] = {

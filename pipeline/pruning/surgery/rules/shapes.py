@@ -6,17 +6,13 @@ from itertools import product
 
 import numpy as np
 
+from pipeline.models.graph import Tensor
 from pipeline.pruning.surgery.flow import Layout, NotFollowedError, Rule, Site
-from pipeline.pruning.surgery.flow import Tensor
 from pipeline.pruning.surgery.labels import Labels
 
-SPATIAL = tuple(
-    f"{kind}{rank}D"
-    for kind, rank in product(
-        ("MaxPooling", "AveragePooling", "GlobalMaxPooling", "GlobalAveragePooling", "UpSampling")
-        + ("ZeroPadding", "Cropping"),
-        (1, 2, 3),
-    )
+KINDS = (
+    *("MaxPooling", "AveragePooling", "GlobalMaxPooling", "GlobalAveragePooling"),
+    *("UpSampling", "ZeroPadding", "Cropping"),
 )
 
 
@@ -78,11 +74,13 @@ def _spread(site: Site, tensor: Tensor, layout: Layout) -> Labels:
 
 def _channels_last(site: Site) -> None:
     if site.config.get("data_format") not in (None, "channels_last"):
-        raise NotFollowedError(f"{site.name!r} has its channels first; units are followed where they are last.")
+        raise NotFollowedError(
+            f"{site.name!r} has its channels first; units are followed where they are last."
+        )
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(SPATIAL, spatial),
+    **{f"{kind}{rank}D": spatial for kind, rank in product(KINDS, (1, 2, 3))},
     "RepeatVector": repeat_vector,
     "Permute": permute,
     "Flatten": flatten,

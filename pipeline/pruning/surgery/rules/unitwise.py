@@ -6,10 +6,11 @@ from typing import Any
 
 from pipeline.pruning.surgery.flow import NotFollowedError, Rule, Site, tensors
 
-ACTIVATIONS = frozenset(
-    "linear relu relu6 leaky_relu elu selu celu gelu silu mish tanh exponential sigmoid hard_sigmoid log_sigmoid"
-    " hard_silu hard_tanh softplus softsign squareplus sparse_plus sparse_sigmoid soft_shrink hard_shrink tanh_shrink"
-    " threshold ReLU LeakyReLU ELU".split()
+ACTIVATIONS = (
+    *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "tanh"),
+    *("exponential", "sigmoid", "hard_sigmoid", "log_sigmoid", "hard_silu", "hard_tanh", "softplus"),
+    *("softsign", "squareplus", "sparse_plus", "sparse_sigmoid", "soft_shrink", "hard_shrink"),
+    *("tanh_shrink", "threshold", "ReLU", "LeakyReLU", "ELU"),
 )
 LAYERS = (
     *("Activation", "ReLU", "LeakyReLU", "ELU", "Identity", "Rescaling", "ActivityRegularization"),
@@ -18,8 +19,9 @@ LAYERS = (
 )
 # Bare operations, such as keras.ops.relu.
 OPERATIONS = (
-    *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "Tanh", "Exp", "Sigmoid", "HardSigmoid"),
-    *("LogSigmoid", "HardSilu", "Softplus", "Softsign", "Abs", "Absolute", "Negative", "Square", "Sqrt"),
+    *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "Tanh", "Exp", "Sigmoid"),
+    *("HardSigmoid", "LogSigmoid", "HardSilu", "Softplus", "Softsign"),
+    *("Abs", "Absolute", "Negative", "Square", "Sqrt"),
 )
 
 
