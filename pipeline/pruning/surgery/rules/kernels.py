@@ -6,12 +6,11 @@ import numpy as np
 
 from pipeline.pruning.surgery.flow import NotFollowedError, Role, Rule, Site
 from pipeline.pruning.surgery.labels import Labels
-from pipeline.pruning.surgery.rules.unitwise import check_activation
+from pipeline.pruning.surgery.rules.unitwise import check_activation, pin_mixed
 
 
 def dense(site: Site) -> None:
     """y = x K + b, along the last axis."""
-    check_activation(site)
     entering, units = site.last("inputs"), site.units(site.config["units"])
     site.hold("consumes", 0, 0, entering, rows=(0,))
     site.hold("produces", 0, 1, units)
@@ -33,7 +32,6 @@ def convolution(site: Site) -> None:
     alike.
     """
     _channels_last(site)
-    check_activation(site)
     entering, units = site.last("inputs"), site.units(site.config["filters"])
     rank = len(site.shapes[0])
     site.hold("consumes", 0, -2, _coupled(site, entering), rows=tuple(range(rank - 1)))
@@ -45,7 +43,6 @@ def convolution(site: Site) -> None:
 def transposed_convolution(site: Site) -> None:
     """Kernel (size..., filters, channels)."""
     _channels_last(site)
-    check_activation(site)
     entering, units = site.last("inputs"), site.units(site.config["filters"])
     site.hold("consumes", 0, -1, entering, rows=(len(site.shapes[0]) - 1,))
     site.hold("produces", 0, -2, units)
@@ -67,7 +64,6 @@ def depthwise_convolution(site: Site) -> None:
 def separable_convolution(site: Site) -> None:
     """A depthwise kernel (size..., channels, m), then a pointwise one (1..., channels m, filters)."""
     _channels_last(site)
-    check_activation(site)
     entering, units = site.last("inputs"), site.units(site.config["filters"])
     site.hold("carries", 0, -2, entering)
     between = np.repeat(entering, site.config["depth_multiplier"])
@@ -82,7 +78,6 @@ def einsum_dense(site: Site) -> None:
     Units enter along one letter. Is it summed over, the first letter that only the kernel brings makes the units.
     Is it in the result, they go on along it. Letters are counted from the end, for what '...' stands for comes first.
     """
-    check_activation(site)
     equation, result = str(site.config["equation"]).replace(" ", "").split("->")
     first, kernel = equation.split(",")
     if any("..." in term[1:] for term in (first, result)):
@@ -92,6 +87,7 @@ def einsum_dense(site: Site) -> None:
     from_the_end = len(tensor.shape) - layout.axis
     letter = first[-from_the_end] if from_the_end <= len(first) else ""
     if letter and letter in result:
+        check_activation(site)
         if letter in kernel:
             site.hold("carries", 0, kernel.index(letter), layout.labels)
         _end_einsum(site, result, letter, layout.labels, "carries")
@@ -103,6 +99,7 @@ def einsum_dense(site: Site) -> None:
     site.hold("consumes", 0, kernel.index(letter), layout.labels, rows)
     units = site.units(site.shapes[0][kernel.index(new[0])])
     site.hold("produces", 0, kernel.index(new[0]), units)
+    pin_mixed(site, units)
     _end_einsum(site, result, new[0], units, "biases")
 
 
@@ -121,7 +118,8 @@ def _end_einsum(site: Site, result: str, letter: str, labels: Labels, bias: Role
 
 
 def _end(site: Site, bias: int, units: Labels, option: str) -> None:
-    """The bias, the number of units, and the output, along whose last axis they come."""
+    """The bias, the activation, the number of units, and the output, along whose last axis they come."""
+    pin_mixed(site, units)
     if site.config["use_bias"]:
         site.hold("biases", bias, 0, units)
     site.option(option, units)

@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.pruning.surgery.flow import NotFollowedError, Rule, Site, tensors
 from pipeline.pruning.surgery.labels import Labels
 from pipeline.pruning.surgery.rules import kernels
-from pipeline.pruning.surgery.rules.unitwise import check_activation
+from pipeline.pruning.surgery.rules.unitwise import pin_mixed
 
 GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
 
@@ -45,8 +45,8 @@ def time_distributed(site: Site) -> None:
 
 def _cell(site: Site, first: int, entering: Labels, units: Labels) -> None:
     """Kernel (inputs, gates units), recurrent kernel (units, gates units), bias (gates units), or two of these."""
-    check_activation(site)
-    check_activation(site, "recurrent_activation")
+    pin_mixed(site, units)
+    pin_mixed(site, units, "recurrent_activation")
     if site.config["stateful"]:
         raise NotFollowedError(f"{site.name!r} keeps its state from batch to batch.")
     gates = np.tile(units, GATES[site.kind])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.pruning.surgery.flow import NotFollowedError, Rule, Site, tensors
+from pipeline.pruning.surgery.labels import Labels
 
 ACTIVATIONS = (
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "tanh"),
@@ -25,21 +26,27 @@ OPERATIONS = (
 )
 
 
-def check_activation(site: Site, key: str = "activation") -> None:
-    """Raise `NotFollowedError` for an activation, such as softmax, that is not known to be unit-wise."""
-    activation = site.config.get(key, "linear")
-    if activation not in ACTIVATIONS:
-        raise NotFollowedError(f"The activation {activation!r} of {site.name!r} may mix its units.")
+def pin_mixed(site: Site, units: Labels, key: str = "activation") -> None:
+    """Pin the layer's own units under an activation, such as softmax, that is not known to be unit-wise."""
+    if (reason := _mixing(site, key)) is not None:
+        site.flow.sets.pin(units, reason)
+
+
+def check_activation(site: Site) -> None:
+    """Raise `NotFollowedError` for an activation that is not known to be unit-wise, where units pass through."""
+    if (reason := _mixing(site, "activation")) is not None:
+        raise NotFollowedError(reason)
 
 
 def pass_on(site: Site) -> None:
     """Nothing of the layer belongs to single units."""
     check_activation(site)
-    if site.config.get("noise_shape") is not None or not _only_numbers(site):
+    _, layout = site.entering()
+    shape = site.config.get("noise_shape")
+    if not _only_numbers(site) or (shape is not None and shape[layout.axis] not in (None, 1)):
         raise site.not_followed()
     if any(isinstance(site.config.get(key), list | tuple | dict) for key in ("scale", "offset")):
         raise site.not_followed()
-    _, layout = site.entering()
     site.give(layout.labels, layout.axis)
 
 
@@ -66,6 +73,15 @@ def prelu(site: Site) -> None:
 def normalization_over_units(site: Site) -> None:
     """A mean over the units changes when one of them leaves."""
     raise NotFollowedError(f"{site.name!r}, a {site.kind}, takes its statistics over the units.")
+
+
+def _mixing(site: Site, key: str) -> str | None:
+    activation = site.config.get(key, "linear")
+    return (
+        None
+        if activation in ACTIVATIONS
+        else f"The activation {activation!r} of {site.name!r} may mix its units."
+    )
 
 
 def _only_numbers(site: Site) -> bool:
