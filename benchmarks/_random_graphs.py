@@ -57,7 +57,7 @@ def compare(model: Any, random: Random) -> Outcome:
     fill(model, random)
     anatomy = Anatomy(Graph(model))
     staying = {
-        group.name: np.sort(random.choice(group.size, random.integers(1, group.size + 1), replace=False))
+        group.name: np.sort(random.choice(group.size, random.integers(1, max(2, group.size)), replace=False))
         for group in anatomy.groups
     }
     cut = anatomy.cut(staying)
@@ -252,7 +252,7 @@ def _unit_wise(random: Random, x: Any) -> Any:
     made = [
         layers.ReLU(),
         layers.LeakyReLU(),
-        layers.PReLU(),
+        layers.PReLU(shared_axes=list(range(1, len(x.shape) - 1)) or None),
         layers.Dropout(0.5),
         layers.Activation(_activation(random)),
         layers.Rescaling(0.5, offset=0.1),
@@ -317,7 +317,7 @@ def _resized(random: Random, x: Any) -> Any:
         made = [layers.ZeroPadding1D(1), layers.MaxPooling1D(2, padding="same"), layers.UpSampling1D(2)]
         made += [layers.AveragePooling1D(2, padding="same"), layers.Cropping1D(0)]
     x = made[random.integers(len(made))](x)
-    return x if x.shape[1] < 13 else (layers.MaxPooling2D(2) if two else layers.MaxPooling1D(2))(x)
+    return x if (x.shape[1] or 0) < 13 else (layers.MaxPooling2D(2) if two else layers.MaxPooling1D(2))(x)
 
 
 def _recurrent(random: Random, x: Any) -> Any:

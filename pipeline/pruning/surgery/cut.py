@@ -41,7 +41,7 @@ class Anatomy:
         options: dict[str, dict[tuple[str, ...], Any]] = {
             layer: {path: self._value(value, leaving) for path, value in values.items()}
             for layer, values in self.flow.options.items()
-            if not all(self.stays(labels, leaving).all() for labels in _labels(values))
+            if layer in weights or not all(self.stays(labels, leaving).all() for labels in _labels(values))
         }
         return graph.copy(self.model.model, weights, options)
 
