@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from pipeline.models import graph
-from pipeline.models.graph import Chain, Graph, why_not_elements
+from pipeline.models.graph import Graph, why_not_elements
 
 
 def rich_model() -> Any:
@@ -54,79 +54,6 @@ def test_a_kernel_held_by_two_layers_is_shared() -> None:
     image = keras.Input((4,))
     wired = Graph(keras.Model(image, inner(nested(image))))
     assert wired.nodes["dense"].shared and wired.nodes["nested"].shared
-
-
-class Doubling(layers.Dense):
-    def call(self, inputs: Any, training: Any = None) -> Any:
-        return 2 * super().call(inputs)
-
-
-def chain_of(*between: Any, hidden: Any = None, after: Any = None) -> Chain | str:
-    hidden = hidden or layers.Dense(5, activation="relu", name="hidden")
-    model = keras.Sequential([keras.Input((4,)), hidden, *between, after or layers.Dense(3, name="after")])
-    wired = Graph(model)
-    return wired.chain_from(wired.nodes["hidden"])
-
-
-def test_units_may_leave_through_layers_that_treat_each_by_itself() -> None:
-    assert chain_of() == Chain("hidden", "after")
-    assert chain_of(layers.Dropout(0.5), layers.Activation("tanh"), layers.ReLU()) == Chain("hidden", "after")
-
-
-@pytest.mark.parametrize(
-    ("between", "says"),
-    [
-        (
-            [layers.Softmax(name="s")],
-            "The units feed 's', a Softmax, through which units are not followed.",
-        ),
-        ([layers.Activation("softmax", name="s")], "The activation 'softmax' of 's' may mix its units."),
-        (
-            [layers.Activation(lambda x: x[..., ::-1], name="s")],
-            "The activation '<lambda>' of 's' may mix its units.",
-        ),
-        (
-            [layers.BatchNormalization(name="n")],
-            "The units feed 'n', a BatchNormalization, through which units are not followed.",
-        ),
-        (
-            [layers.Reshape((5,), name="r")],
-            "The units feed 'r', a Reshape, through which units are not followed.",
-        ),
-        (
-            [layers.Identity(), layers.Flatten(name="f")],
-            "The units feed 'f', a Flatten, through which units are not followed.",
-        ),
-    ],
-)
-def test_units_stay_where_the_way_is_not_known_to_be_safe(between: list[Any], says: str) -> None:
-    found = chain_of(*between)
-    assert isinstance(found, str) and found.startswith(says)
-
-
-def test_units_stay_in_layers_that_others_depend_on() -> None:
-    assert "softmax" in str(chain_of(hidden=layers.Dense(5, activation="softmax", name="hidden")))
-    assert "feed 'after', a Doubling" in str(chain_of(after=Doubling(3, name="after")))
-    assert str(chain_of(hidden=Doubling(5, name="hidden"))).endswith("and this is a Doubling.")
-    wired = Graph(rich_model())
-    assert wired.chains() == []
-    said = {name: wired.chain_from(wired.nodes[name]) for name in ("plain", "in", "narrow", "twice", "out")}
-    assert said["plain"] == "Only units of Dense layers are removed, and this is a Conv2D."
-    assert said["in"] == said["narrow"] == "The units feed 'twice', which is shared."
-    assert said["twice"] == "The layer is shared: one kernel serves several places of the model."
-    assert said["out"] == "Its units are an output of the model."
-
-
-def test_units_stay_where_two_layers_read_them() -> None:
-    entering = keras.Input((4,))
-    x = layers.Dense(5, name="hidden")(entering)
-    model = keras.Model(entering, [layers.Dense(2)(x), layers.Dense(3)(x)])
-    wired = Graph(model)
-    assert wired.chain_from(wired.nodes["hidden"]) == "The units feed 2 layers after 'hidden'."
-    out_too = keras.Model(entering, [x, layers.Dense(2)(x)])
-    assert (
-        Graph(out_too).chain_from(Graph(out_too).nodes["hidden"]) == "Its units are an output of the model."
-    )
 
 
 def plain_model() -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -19,10 +19,10 @@ from pipeline.pruning.elements import prune_layers
 from pipeline.pruning.granularity import parse
 from pipeline.pruning.importance import hessian, lamp, magnitude, neuron, obd
 from pipeline.pruning.layer import Layer, Pruned
+from pipeline.pruning.units import kept
 
 METHODS = importance.names()
 ELEMENT = [name for name in METHODS if importance.load(name).GRANULARITY == "element"]
-UNIT = [name for name in METHODS if importance.load(name).GRANULARITY == "unit"]
 
 
 def layer(name: str = "a", d: int = 6, r: int = 4, seed: int = 0, of: Moments | None = None) -> Layer:
@@ -110,19 +110,14 @@ def test_an_element_method_answers_the_same_twice(name: str) -> None:
     assert np.array_equal(once.weight, again.weight)
 
 
-@pytest.mark.parametrize("name", UNIT)
-@settings(max_examples=25, deadline=None)
-@given(
-    units=st.integers(1, 12), outputs=st.integers(1, 5), sparsity=st.floats(0, 0.999), seed=st.integers(0, 99)
-)
-def test_a_unit_method_keeps_the_count_it_was_asked_to_and_never_none(
-    name: str, units: int, outputs: int, sparsity: float, seed: int
+@given(size=st.integers(1, 40), sparsity=st.floats(0, 0.999), multiple=st.integers(1, 9))
+def test_units_are_kept_in_multiples_and_never_fewer_than_asked(
+    size: int, sparsity: float, multiple: int
 ) -> None:
-    method: Any = importance.load(name)
-    kept = method.keep(np.random.default_rng(seed).normal(size=(units, outputs)), sparsity, method.Options())
-    assert len(kept) == max(1, units - round(sparsity * units))
-    assert np.array_equal(kept, np.unique(kept))
-    assert kept.min() >= 0 and kept.max() < units
+    count = kept(size, sparsity, multiple)
+    asked = max(1, size - round(sparsity * size))
+    assert asked <= count <= size and count < asked + multiple
+    assert count % multiple == 0 or count == size
 
 
 def test_an_unknown_method_is_told_the_known_ones() -> None:
@@ -142,12 +137,6 @@ def test_magnitude_by_layer_and_over_all() -> None:
     for before, after in zip(layers, by_layer, strict=True):
         assert np.array_equal(after.weight[after.mask], before.weight[after.mask])
         assert np.abs(before.weight[~after.mask]).max() < np.abs(before.weight[after.mask]).min()
-
-
-def test_neurons_by_absolute_and_by_signed_sum() -> None:
-    outgoing = np.array([[3.0, -3.0], [1.0, 1.0], [-2.0, -2.0], [0.5, 0.0]])
-    assert neuron.keep(outgoing, 0.5, neuron.Options()).tolist() == [0, 2]
-    assert neuron.keep(outgoing, 0.5, neuron.Options(score="sum")).tolist() == [1, 3]
 
 
 def test_hessian_on_white_inputs_is_magnitude() -> None:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.pruning import masks, surgery
+from pipeline.pruning import masks
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=6)
 SCORES = hnp.arrays(np.float32, SHAPES, elements=st.sampled_from([0, 1, 2, 3]))
@@ -38,17 +37,3 @@ def test_one_threshold_for_several_arrays_may_empty_one() -> None:
 
 def test_no_arrays_give_no_masks() -> None:
     assert masks.by_count([], 0) == []
-
-
-@pytest.mark.parametrize(("shape", "vectors"), [((4, 5), 1), ((4, 5), 0), ((3, 3, 2, 5), 2)])
-def test_surgery_keeps_what_belongs_to_the_units(shape: tuple[int, ...], vectors: int) -> None:
-    random = np.random.default_rng(0)
-    kernel, after, units = random.normal(size=shape), random.normal(size=(5, 3)), np.array([0, 3])
-    entries = [random.normal(size=5) for _ in range(vectors)]
-    cut, cut_entries, cut_after = surgery.keep_units(kernel, entries, after, units)
-    zeroed = after.copy()
-    zeroed[[1, 2, 4]] = 0
-    x = random.normal(size=(7, int(np.prod(shape[:-1]))))
-    hidden = np.maximum(x @ kernel.reshape(-1, 5) + sum(entries, np.zeros(5)), 0)
-    cut_hidden = np.maximum(x @ cut.reshape(-1, 2) + sum(cut_entries, np.zeros(2)), 0)
-    np.testing.assert_allclose(cut_hidden @ cut_after, hidden @ zeroed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,37 +11,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Weightless layers that treat every unit by itself: a unit that leaves before them would have left after them.
-UNIT_WISE_LAYERS = (
-    *("Activation", "ReLU", "LeakyReLU", "ELU", "Identity"),
-    *("Dropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization"),
-)
-UNIT_WISE_ACTIVATIONS = (
-    *(
-        "linear",
-        "relu",
-        "relu6",
-        "leaky_relu",
-        "elu",
-        "selu",
-        "celu",
-        "gelu",
-        "silu",
-        "mish",
-        "tanh",
-        "exponential",
-    ),
-    *(
-        "sigmoid",
-        "hard_sigmoid",
-        "log_sigmoid",
-        "hard_silu",
-        "hard_tanh",
-        "softplus",
-        "softsign",
-        "squareplus",
-    ),
-)
+
+@dataclass(frozen=True)
+class Tensor:
+    """An edge of the graph; `shape` begins with the batch, None where a size is not known."""
+
+    key: int
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the node `node`: a shared layer has several.
+
+    `arguments` are by the name of the parameter, a `Tensor` wherever the model passes one, within lists too.
+    """
+
+    node: str
+    arguments: Mapping[str, Any]
+    outputs: tuple[Tensor, ...]
+
 
 # The layers that single weights are removed from; those of the first line as products of inputs and a kernel.
 CALIBRATED_KINDS = ("Dense", "Conv1D", "Conv2D")
@@ -58,7 +48,7 @@ class Node:
     """A layer, or a bare operation, and the names of those it is wired to.
 
     `source` is the symbolic tensor that enters it, None where nothing does. A layer is shared when the model
-    calls it more than once, or when another layer holds one of its weights too.
+    calls it more than once, or when another layer holds one of its weights too, which is `tied`.
     """
 
     name: str
@@ -69,26 +59,21 @@ class Node:
     consumers: tuple[str, ...]
     is_output: bool
     shared: bool
+    tied: bool
     nested: bool
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Two Dense layers with nothing between them that mixes units: units of `hidden` leave with rows of `after`."""
-
-    hidden: str
-    after: str
 
 
 class Graph:
     """What is wired to what in a Functional or Sequential model, in topological order.
 
-    Raises `ValueError` for a model whose wiring Keras does not record: a subclassed one, or one not built yet.
+    `nodes` are by name, `calls` are theirs, `outputs` are the model's. Raises `ValueError` for a model whose wiring
+    Keras does not record: a subclassed one, or one not built yet.
     """
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.nodes = {node.name: node for node in _nodes(model)}
+        self.calls, self.outputs = _calls(model)
 
     def layers(self) -> list[Node]:
         """The nodes of the layers, in the order in which Keras lists them."""
@@ -97,32 +82,6 @@ class Graph:
     def element_layers(self, calibrated: bool = False) -> list[Node]:
         """The layers whose kernels can lose single weights, in topological order; see `why_not_elements`."""
         return [node for node in self.nodes.values() if why_not_elements(node, calibrated) is None]
-
-    def chains(self) -> list[Chain]:
-        """The pairs of Dense layers between which units can be removed, in topological order."""
-        return [found for node in self.nodes.values() if isinstance(found := self.chain_from(node), Chain)]
-
-    def chain_from(self, node: Node) -> Chain | str:
-        """The chain that starts at `node`, or a sentence saying why its units have to stay."""
-        if node.kind != "Dense":
-            return f"Only units of Dense layers are removed, and this is a {node.kind}."
-        if (reason := why_not_elements(node)) is not None:
-            return reason
-        hidden = node.name
-        while True:
-            if node.is_output:
-                return "Its units are an output of the model."
-            if (activation := _mixing_activation(node.layer)) is not None:
-                return f"The activation {activation!r} of {node.name!r} may mix its units."
-            if len(node.consumers) != 1:
-                return f"The units feed {len(node.consumers)} layers after {node.name!r}."
-            node = self.nodes[node.consumers[0]]
-            if node.shared:
-                return f"The units feed {node.name!r}, which is shared."
-            if node.kind == "Dense" and why_not_elements(node) is None:
-                return Chain(hidden, node.name)
-            if node.kind not in UNIT_WISE_LAYERS or not _is_of_keras(type(node.layer)):
-                return f"The units feed {node.name!r}, a {node.kind}, through which units are not followed."
 
     def inputs(
         self, name: str, samples: NDArray[Any], batch_size: int = 64
@@ -171,24 +130,71 @@ def why_not_elements(node: Node, calibrated: bool = False) -> str | None:
     return None
 
 
+def why_not_followed(node: Node) -> str | None:
+    """What keeps every unit of the layer in place, as the end of a sentence that begins with its name."""
+    layer = node.layer
+    if node.nested:
+        return "is a model within the model"
+    if not _is_of_keras(type(layer)):
+        return f"is a {node.kind}, which is not of Keras' own"
+    if node.tied:
+        return "holds a weight that another layer holds too"
+    if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
+        return "is quantised, or carries a low-rank adapter"
+    return None
+
+
+def settings(layer: Any) -> dict[str, Any]:
+    """The options of a layer of Keras' own, or of an operation.
+
+    Activations are named: by Keras' name for those of Keras, else by their module's too. A layer within it, which
+    a wrapper has, is {'class_name': ..., 'config': its settings}.
+    """
+    try:
+        found = dict(layer.get_config())
+    except NotImplementedError:  # an operation that Keras cannot write down
+        return {}
+    for key in ("activation", "recurrent_activation"):
+        if key in found:
+            found[key] = _name_of_activation(getattr(layer, key))
+    for key, attribute in (
+        ("layer", "forward_layer"),
+        ("layer", "layer"),
+        ("backward_layer", "backward_layer"),
+    ):
+        if key in found and (inner := getattr(layer, attribute, None)) is not None:
+            kind = type(inner).__name__ if _is_of_keras(type(inner)) else ""
+            found[key] = {"class_name": kind, "config": settings(inner)}
+    return found
+
+
 def kernel_weights(layer: Any) -> int:
     """The nonzero weights in kernels and tables, which have two or more axes: no biases, no normalisation."""
     return sum(int(np.count_nonzero(weight)) for weight in layer.get_weights() if weight.ndim >= 2)
 
 
-def copy(model: Any, weights: Mapping[str, list[NDArray[Any]]] | None = None) -> Any:
+def copy(
+    model: Any,
+    weights: Mapping[str, list[NDArray[Any]]] | None = None,
+    options: Mapping[str, Mapping[tuple[str, ...], Any]] | None = None,
+) -> Any:
     """A copy of the model, not compiled, with its weights; its class and names are the model's.
 
-    A Dense layer named in `weights` gets those, kernel first, and as many units as the kernel has columns.
+    A layer named in `weights` gets those. One named in `options` is made with the values there, each by the path of
+    its keys in the layer's config: {('units',): 3}.
     """
     import keras
 
-    weights = weights or {}
-    cut = {id(layer): weights[layer.name][0].shape[-1] for layer in model.layers if layer.name in weights}
+    weights, options = weights or {}, options or {}
+    remade = {
+        id(layer): options.get(layer.name, {}) for layer in model.layers if layer.name in {*weights, *options}
+    }
 
     def clone(layer: Any) -> Any:
         config = layer.get_config()
-        return type(layer).from_config(config | {"units": cut[id(layer)]} if id(layer) in cut else config)
+        if id(layer) in remade:
+            config = _altered(config, remade[id(layer)])
+        return type(layer).from_config(config)
 
     entrances = (
         None if isinstance(model, keras.Sequential) else keras.tree.map_structure(_entrance, model.input)
@@ -203,6 +209,18 @@ def copy(model: Any, weights: Mapping[str, list[NDArray[Any]]] | None = None) ->
     return twin
 
 
+def _altered(config: Mapping[str, Any], values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    """The config with `values` by their paths; without the shapes for which a wrapped layer would build itself."""
+    altered = {
+        key: _altered(value, {path[1:]: new for path, new in values.items() if path[0] == key})
+        if isinstance(value, dict)
+        else value
+        for key, value in config.items()
+        if key != "build_config"
+    }
+    return altered | {path[0]: new for path, new in values.items() if len(path) == 1}
+
+
 def _entrance(tensor: Any) -> Any:
     """A new input like `tensor`, with the name of its layer, which Keras would replace by the tensor's."""
     import keras
@@ -215,22 +233,17 @@ def _entrance(tensor: Any) -> Any:
 def _nodes(model: Any) -> Iterator[Node]:
     import keras
 
-    function = getattr(model, "_functional", model)
-    if not hasattr(function, "_nodes_by_depth"):
-        raise ValueError(
-            f"expected a built Functional or Sequential model, received {type(model).__name__!r}, whose layer graph "
-            "Keras does not know; rebuild it with keras.Model(inputs, outputs), or give a Sequential its Input"
-        )
-    depths = sorted(function._nodes_by_depth, reverse=True)
+    recorded, outputs = _recorded(model)
     calls: dict[Any, list[Any]] = {}
-    for call in (call for depth in depths for call in function._nodes_by_depth[depth]):
+    for call in recorded:
         calls.setdefault(call.operation, []).append(call)
     producers = {
         layer: _names(parent for call in own for parent in call.parent_nodes) for layer, own in calls.items()
     }
     holders = Counter(id(weight) for layer in calls for weight in getattr(layer, "weights", ()))
-    outputs = {tensor._keras_history.operation for tensor in function.outputs}
+    last = {tensor._keras_history.operation for tensor in outputs}
     for layer, own in calls.items():
+        tied = any(holders[id(weight)] > 1 for weight in getattr(layer, "weights", ()))
         yield Node(
             name=layer.name,
             kind=type(layer).__name__,
@@ -238,21 +251,59 @@ def _nodes(model: Any) -> Iterator[Node]:
             source=next(iter(own[0].input_tensors), None),
             producers=producers[layer],
             consumers=tuple(other.name for other in calls for name in producers[other] if name == layer.name),
-            is_output=layer in outputs,
-            shared=len(own) > 1 or any(holders[id(weight)] > 1 for weight in getattr(layer, "weights", ())),
+            is_output=layer in last,
+            shared=len(own) > 1 or tied,
+            tied=tied,
             nested=isinstance(layer, keras.Model),
         )
+
+
+def _calls(model: Any) -> tuple[list[Call], tuple[Tensor, ...]]:
+    import keras
+
+    recorded, outputs = _recorded(model)
+    known: dict[int, Tensor] = {}
+
+    def edge(tensor: Any) -> Tensor:
+        return known.setdefault(id(tensor), Tensor(len(known), tuple(tensor.shape)))
+
+    def passed(value: Any) -> Any:
+        if isinstance(value, keras.KerasTensor):
+            return edge(value)
+        if isinstance(value, dict):
+            return {key: passed(each) for key, each in value.items()}
+        return [passed(each) for each in value] if isinstance(value, list | tuple) else value
+
+    calls = []
+    for call in recorded:
+        given = inspect.signature(call.operation.call).bind(*call.arguments.args, **call.arguments.kwargs)
+        made = tuple(edge(tensor) for tensor in call.outputs)
+        calls.append(Call(call.operation.name, passed(given.arguments), made))
+    return calls, tuple(edge(tensor) for tensor in outputs)
+
+
+def _recorded(model: Any) -> tuple[list[Any], list[Any]]:
+    """Keras' own records of the calls, in topological order, and the model's outputs."""
+    function = getattr(model, "_functional", model)
+    if not hasattr(function, "_nodes_by_depth"):
+        raise ValueError(
+            f"expected a built Functional or Sequential model, received {type(model).__name__!r}, whose layer graph "
+            "Keras does not know; rebuild it with keras.Model(inputs, outputs), or give a Sequential its Input"
+        )
+    depths = sorted(function._nodes_by_depth, reverse=True)
+    return [call for depth in depths for call in function._nodes_by_depth[depth]], function.outputs
 
 
 def _names(calls: Iterator[Any]) -> tuple[str, ...]:
     return tuple(call.operation.name for call in calls)
 
 
-def _mixing_activation(layer: Any) -> str | None:
-    activation = getattr(layer, "activation", None)
-    name = getattr(activation, "__name__", type(activation).__name__)
-    unit_wise = activation is None or (name in UNIT_WISE_ACTIVATIONS and _is_of_keras(activation))
-    return None if unit_wise else name
+def _name_of_activation(activation: Any) -> str:
+    """A layer used as an activation goes by its class."""
+    if activation is None:
+        return "linear"
+    named = activation if hasattr(activation, "__name__") else type(activation)
+    return str(named.__name__) if _is_of_keras(named) else f"{named.__module__}.{named.__name__}"
 
 
 def _is_of_keras(thing: Any) -> bool:

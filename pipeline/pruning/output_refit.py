@@ -1,4 +1,4 @@
-"""All weights that stay, solved together for the dense model's outputs: recovery without labels and without training."""
+"""All weights that stay, solved together for the dense model's outputs: recovery without labels or training."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from pipeline.models import graph
-from pipeline.models.graph import Chain, Graph, Node
+from pipeline.models.graph import Graph, Node
 from pipeline.models.operations import multiply_accumulates, positions
 from pipeline.models.sensitivity import sensitivity
-from pipeline.pruning import importance, surgery
+from pipeline.pruning import importance
 from pipeline.pruning.allocation import Request
 from pipeline.pruning.budget import Budget, Fixed
 from pipeline.pruning.decision import LayerDecision
@@ -24,6 +24,7 @@ from pipeline.pruning.granularity import Granularity, parse
 from pipeline.pruning.keras_layers import kernel_of, layer_of
 from pipeline.pruning.layer import Layer
 from pipeline.pruning.rules import Rule, terms
+from pipeline.pruning.units import remove_units
 
 Array = NDArray[Any]
 Progress = Callable[[str], None]
@@ -73,7 +74,9 @@ def prune_model(
     if chosen.GRANULARITY == "unit":
         if sparsity is None or rules or (granularity, allocation) != ("element", "auto"):
             raise ValueError(f"{method!r} removes whole units, by a sparsity and nothing else")
-        return _remove_units(trained, cast(importance.UnitImportance, chosen), sparsity, options, progress)
+        units = cast(importance.UnitImportance, chosen)
+        twin, told = remove_units(trained, units, sparsity, cast(importance.UnitOptions, options), progress)
+        return PrunedModel(twin, {}, told)
     elements = cast(importance.ElementImportance, chosen)
     request = Request(
         goal=_goal(sparsity, budget, parse(granularity)),
@@ -162,45 +165,4 @@ def _left_alone(node: Node, calibrated: bool) -> LayerDecision:
         reason=graph.why_not_elements(node, calibrated) or "The method had nothing to say about the layer.",
         weights_before=weights,
         weights_after=weights,
-    )
-
-
-def _remove_units(
-    trained: Graph, method: importance.UnitImportance, sparsity: float, options: BaseModel, progress: Progress
-) -> PrunedModel:
-    chains = trained.chains()
-    names = [name for chain in chains for name in (chain.hidden, chain.after)]
-    weights = {name: trained.nodes[name].layer.get_weights() for name in names}
-    staying = [method.keep(weights[chain.after][0], sparsity, options) for chain in chains]
-    for chain, units in zip(chains, staying, strict=True):
-        kernel, *bias = weights[chain.hidden]
-        after, *after_bias = weights[chain.after]
-        kernel, bias, after = surgery.keep_units(kernel, bias, after, units)
-        weights |= {chain.hidden: [kernel, *bias], chain.after: [after, *after_bias]}
-    twin = graph.copy(trained.model, weights)
-    decisions = [_units_decision(trained, node, twin.get_layer(node.name)) for node in trained.layers()]
-    for decision in decisions:
-        progress(f"{decision.layer}: {decision.reason}")
-    return PrunedModel(twin, {}, decisions)
-
-
-def _units_decision(trained: Graph, node: Node, layer: Any) -> LayerDecision:
-    units = (node.layer.units, layer.units) if node.kind == "Dense" else (None, None)
-    reason = trained.chain_from(node)
-    if isinstance(reason, Chain):
-        after, gone = reason.after, node.layer.units - layer.units
-        reason = f"{gone} of its units were removed, those that weigh least in {after!r}."
-    if node.name in (chain.after for chain in trained.chains()):
-        reason += (
-            f" {node.layer.kernel.shape[0] - layer.kernel.shape[0]} of its inputs left with their units."
-        )
-    return LayerDecision(
-        layer=node.name,
-        kind=node.kind,
-        action="kept" if units[0] == units[1] else "units removed",
-        reason=reason,
-        weights_before=graph.kernel_weights(node.layer),
-        weights_after=graph.kernel_weights(layer),
-        units_before=units[0],
-        units_after=units[1],
     )

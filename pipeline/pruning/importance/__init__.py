@@ -3,7 +3,8 @@
 A file has
 UNIT         'loss': its scores estimate an increase of the loss; 'relative': they only rank
 GRANULARITY  'element': `scores` and `prune`, see `ElementImportance`
-             'unit': `keep(outgoing, sparsity, options)` returns the units that stay, sorted
+             'unit': `scores(group, options)` returns how important each unit of a group is; `Options` extend
+             `UnitOptions`
 NEEDS        what it cannot do without: frozenset of 'calibration'
 Options      its options in the plan, a frozen pydantic model
 and for elements
@@ -19,10 +20,11 @@ from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.pruning.granularity import Granularity
 from pipeline.pruning.layer import Layer, Pruned, Quota
+from pipeline.pruning.surgery.groups import Group
 
 
 class Importance(Protocol):
@@ -49,10 +51,23 @@ class ElementImportance(Importance, Protocol):
     def prune(self, layer: Layer, granularity: Granularity, quota: Quota | None, options: Any) -> Pruned: ...
 
 
-class UnitImportance(Importance, Protocol):
-    """Removes whole units. `outgoing` is (units, next_outputs): row i holds the weights that unit i feeds."""
+class UnitOptions(BaseModel):
+    """What every method that removes whole units lets the plan say."""
 
-    def keep(self, outgoing: NDArray[np.floating], sparsity: float, options: Any) -> NDArray[np.intp]: ...
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    multiple: int = Field(
+        8,
+        ge=1,
+        description="units are kept in multiples of this, as processors like them, never fewer than asked",
+    )
+
+
+class UnitImportance(Importance, Protocol):
+    """Removes whole units."""
+
+    def scores(self, group: Group, options: Any) -> NDArray[np.floating]:
+        """(units,): those with the lowest leave first."""
 
 
 def names() -> list[str]:

@@ -6,31 +6,37 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from pipeline.pruning import masks
+from pipeline.pruning.importance import UnitOptions
+from pipeline.pruning.surgery.groups import Group
 
 UNIT: Literal["loss", "relative"] = "relative"
 GRANULARITY: Literal["element", "unit"] = "unit"
 NEEDS: frozenset[str] = frozenset()
 
 
-class Options(BaseModel):
+class Options(UnitOptions):
     """Options of the method 'neuron'."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    score: Literal["abs", "sum"] = Field(
+    score: Literal["abs", "sum", "l2"] = Field(
         "abs",
-        description="of a unit: the sum of its output weights' absolute values, or of the weights as they are",
+        description="of a unit: the sum of its output weights' absolute values, or of the weights as they are, "
+        "or the root of the sum of their squares",
     )
 
 
-def keep(outgoing: NDArray[np.floating], sparsity: float, options: Options) -> NDArray[np.intp]:
-    """The units that stay, sorted, by o_i = sum_j w_ij, where w_ij leads from unit i to unit j of the next layer.
+def scores(group: Group, options: Options) -> NDArray[np.floating]:
+    """o_i = sum_j w_ij (units,), where w_ij leads from unit i to j, a unit of any layer that reads i.
 
-    `outgoing` is (units, next_outputs). round(sparsity * units) of them go, those with the lowest o_i, but never all.
+    All its weights there count: every position of a convolution's kernel, or after a Flatten; of a recurrent layer
+    also those to the next step. 'l2' as in Li et al. 2017, there of a filter's own weights.
     """
-    scores = (np.abs(outgoing) if options.score == "abs" else outgoing).sum(axis=1)
-    removed = min(masks.removals(sparsity, len(scores)), len(scores) - 1)
-    return np.flatnonzero(masks.by_count([scores], removed)[0])
+    total = np.zeros(group.size)
+    for consumer in group.consumers:
+        outgoing = consumer.weight[consumer.rows].astype(np.float64).reshape(group.size, -1)
+        if options.score == "l2":
+            total += (outgoing**2).sum(axis=1)
+        else:
+            total += (np.abs(outgoing) if options.score == "abs" else outgoing).sum(axis=1)
+    return np.sqrt(total) if options.score == "l2" else total
