@@ -146,6 +146,13 @@ class FineTuneSection(FitSection):
         return self
 
 
+class RefitSection(Section):
+    """Recovery by Gauss-Newton: the weights that stay, solved together for the unpruned model's outputs."""
+
+    steps: int = Field(0, ge=0, le=100)
+    samples: int = Field(2048, ge=1)
+
+
 class PruneBase(Section):
     """Pruning; each method's own options stand under the method's name."""
 
@@ -155,6 +162,7 @@ class PruneBase(Section):
     granularity: Annotated[str, AfterValidator(_granularity)] = "element"
     allocation: Literal["auto", "global", "uniform", "erk", "row"] = "auto"
     rules: tuple[Rule, ...] = ()
+    refit: RefitSection = RefitSection()
     fine_tune: FineTuneSection = FineTuneSection()
 
     @model_validator(mode="after")

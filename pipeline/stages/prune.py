@@ -16,11 +16,12 @@ from pipeline.models import data, metrics
 from pipeline.models.fitting import check_fits, loss_for, output_activation
 from pipeline.models.load import load_model, save_model
 from pipeline.models.quiet import keras_module
-from pipeline.plan import FineTuneSection, PlanBase
+from pipeline.plan import FineTuneSection, PlanBase, RefitSection
 from pipeline.progress import Say
 from pipeline.pruning import importance
 from pipeline.pruning.budget import Budget
 from pipeline.pruning.distillation import Distillation
+from pipeline.pruning.output_refit import refit_outputs
 from pipeline.pruning.prune import PrunedModel, prune_model
 from pipeline.pruning.recovery import fine_tune
 from pipeline.pruning.rules import Rule
@@ -40,6 +41,7 @@ class Options(BaseModel):
     allocation: str
     rules: tuple[Rule, ...]
     method_options: SerializeAsAny[BaseModel]
+    refit: RefitSection | None
     fine_tune: FineTuneSection | None
     loss: str | None
     metric: str
@@ -56,6 +58,7 @@ def options(plan: PlanBase) -> Options:
         allocation=plan.prune.allocation,
         rules=plan.prune.rules,
         method_options=plan.prune.options,
+        refit=plan.prune.refit if plan.prune.refit.steps else None,
         fine_tune=tuning,
         loss=plan.loss if tuning else None,
         metric=plan.metric.source,
@@ -90,6 +93,7 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
         )
     except ValueError as error:
         raise UserError(f"prune: {error}") from error
+    _refit(options.refit, model, pruned, dataset, say)
     report: dict[str, Any] = {
         "decisions": [decision.model_dump() for decision in pruned.decisions],
         "metric_before": before,
@@ -107,17 +111,38 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
         return {"model": store.put_file("keras", path), "report": store.put_json(report)}
 
 
+def _refit(
+    section: RefitSection | None, dense: Any, pruned: PrunedModel, dataset: data.Dataset, say: Say
+) -> None:
+    if section is None:
+        return
+    samples = _shuffled(dataset)[: section.samples]
+    try:
+        distances = refit_outputs(dense, pruned.model, pruned.masks, samples, section.steps)
+    except ValueError as error:
+        raise UserError(f"prune.refit: {error}") from error
+    if distances:
+        say(
+            f"refit in {len(distances) - 1} steps, distance to the unpruned outputs"
+            f" {distances[0]:.3g} before, {distances[-1]:.3g} after"
+        )
+
+
 def _metric(options: Options, inputs: Mapping[str, Artifact], model: Any, dataset: data.Dataset) -> float:
     outputs = np.asarray(model.predict(dataset.x_test, verbose=0))
     return metrics.evaluate(options.metric, inputs.get("metric"), dataset.y_test, outputs)
 
 
 def _calibration(options: Options, dataset: data.Dataset) -> np.ndarray | None:
-    """The samples that the method asks for, drawn at random with a fixed seed: data often comes sorted by class."""
+    """The samples that the method asks for."""
     if "calibration" not in importance.load(options.method).NEEDS:
         return None
-    order = np.random.default_rng(0).permutation(len(dataset.x_train))
-    return dataset.x_train[order[: getattr(options.method_options, "calibration_samples", None)]]
+    return _shuffled(dataset)[: getattr(options.method_options, "calibration_samples", None)]
+
+
+def _shuffled(dataset: data.Dataset) -> np.ndarray:
+    """The training inputs in a random order with a fixed seed: data often comes sorted by class."""
+    return dataset.x_train[np.random.default_rng(0).permutation(len(dataset.x_train))]
 
 
 def _fine_tune(
