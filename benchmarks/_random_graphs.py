@@ -95,10 +95,7 @@ def mask(model: Any, anatomy: Anatomy, staying: Mapping[str, NDArray[np.intp]]) 
         for consumer in group.consumers:
             layer = model.get_layer(consumer.layer)
             weights = layer.get_weights()
-            kernel = weights[consumer.index]
-            matrix = kernel.transpose(consumer.axes).reshape(consumer.weight.shape).copy()
-            matrix[consumer.rows[gone]] = 0
-            weights[consumer.index] = consumer.kernel(matrix, kernel)
+            weights[consumer.index] = consumer.without(gone, weights[consumer.index])
             layer.set_weights(weights)
 
 

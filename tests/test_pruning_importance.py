@@ -121,7 +121,7 @@ def test_units_are_kept_in_multiples_and_never_fewer_than_asked(
 
 
 def test_an_unknown_method_is_told_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'magnitud'; known: hessian, lamp, magnitude"):
+    with pytest.raises(ValueError, match="'magnitud'; known: hessian, hessian_units, lamp, magnitude"):
         importance.load("magnitud")
 
 

@@ -63,7 +63,7 @@ def test_every_position_after_a_flatten_belongs_to_its_channel() -> None:
     }
     for score, values in expected.items():
         options = neuron.Options.model_validate({"score": score})
-        np.testing.assert_allclose(neuron.scores(group, options), values, rtol=1e-5)
+        np.testing.assert_allclose(neuron.scores(group, None, options), values, rtol=1e-5)
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
@@ -81,7 +81,7 @@ def test_rows_of_a_convolution_are_those_of_its_patches(padding: str) -> None:
     np.testing.assert_array_equal(consumer.weight, kernel.reshape(-1, 3))
     for unit in range(4):
         np.testing.assert_array_equal(consumer.weight[consumer.rows[unit]], kernel[:, :, unit].reshape(-1, 3))
-    np.testing.assert_array_equal(consumer.kernel(consumer.weight, kernel), kernel)
+    np.testing.assert_array_equal(consumer.without(np.empty(0, np.intp), kernel), kernel)
 
 
 def test_a_transposed_convolution_has_a_row_for_each_channel() -> None:
@@ -98,7 +98,7 @@ def test_a_transposed_convolution_has_a_row_for_each_channel() -> None:
     np.testing.assert_array_equal(
         consumer.weight[consumer.rows[:, 0]], kernel.transpose(3, 0, 1, 2).reshape(3, -1)
     )
-    np.testing.assert_array_equal(consumer.kernel(consumer.weight, kernel), kernel)
+    np.testing.assert_array_equal(consumer.without(np.empty(0, np.intp), kernel), kernel)
 
 
 def test_a_recurrent_unit_is_read_by_its_own_layer_too() -> None:

@@ -38,10 +38,7 @@ def layer_of(
 
     def streamed() -> Moments:
         assert calibration is not None
-        pairs = zip(now.inputs(node.name, calibration), trained.inputs(node.name, calibration), strict=True)
-        return moments(
-            (_rows(node, x[part]), _rows(node, x0[part])) for x, x0 in pairs for part in _parts(node, x)
-        )
+        return moments_of(node, trained, now, calibration)
 
     return Layer(
         name=node.name,
@@ -52,6 +49,19 @@ def layer_of(
         shape=kernel.shape,
         positions=positions,
     )
+
+
+def moments_of(node: Node, trained: Graph, now: Graph, calibration: Array, constant: bool = False) -> Moments:
+    """The moments of a layer's inputs, of the model as `trained` and as it is `now`; `constant` adds an input of one,
+    as a bias has.
+    """
+
+    def rows(entering: Array) -> Array:
+        found = _rows(node, entering)
+        return np.concatenate([found, np.ones((len(found), 1), found.dtype)], axis=1) if constant else found
+
+    pairs = zip(now.inputs(node.name, calibration), trained.inputs(node.name, calibration), strict=True)
+    return moments((rows(x[part]), rows(x0[part])) for x, x0 in pairs for part in _parts(node, x))
 
 
 def _parts(node: Node, entering: Array) -> Iterator[slice]:

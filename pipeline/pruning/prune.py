@@ -75,7 +75,9 @@ def prune_model(
         if sparsity is None or rules or (granularity, allocation) != ("element", "auto"):
             raise ValueError(f"{method!r} removes whole units, by a sparsity and nothing else")
         units = cast(importance.UnitImportance, chosen)
-        twin, told = remove_units(trained, units, sparsity, cast(importance.UnitOptions, options), progress)
+        twin, told = remove_units(
+            trained, units, sparsity, cast(importance.UnitOptions, options), calibration, progress
+        )
         return PrunedModel(twin, {}, told)
     elements = cast(importance.ElementImportance, chosen)
     request = Request(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,12 @@ from numpy.typing import NDArray
 
 from pipeline.models import graph
 from pipeline.models.graph import Graph, Node
+from pipeline.models.sensitivity import sensitivity
 from pipeline.pruning import importance, masks
+from pipeline.pruning.calibration import Moments
 from pipeline.pruning.decision import LayerDecision
+from pipeline.pruning.keras_layers import moments_of
+from pipeline.pruning.reconstruction import reconstruct
 from pipeline.pruning.surgery.cut import Anatomy
 from pipeline.pruning.surgery.groups import Group
 from pipeline.pruning.surgery.labels import Labels
@@ -24,16 +29,26 @@ def remove_units(
     method: importance.UnitImportance,
     sparsity: float,
     options: importance.UnitOptions,
+    calibration: NDArray[np.floating] | None,
     progress: Callable[[str], None],
 ) -> tuple[Any, list[LayerDecision]]:
-    """A copy of the model without the share `sparsity` of each group of its units, and a decision for each layer."""
+    """A copy of the model without the share `sparsity` of each group of its units, and a decision for each layer.
+
+    With `calibration`, model inputs, the layers that read the units are reconstructed.
+    """
     anatomy = Anatomy(trained)
+    senses = _CalibrationSenses(trained, calibration)
+    scores = {group.name: method.scores(group, senses, options) for group in anatomy.groups}
     staying = {
-        group.name: chosen(method.scores(group, options), kept(group.size, sparsity, options.multiple))
+        group.name: np.arange(group.size)
+        if (judged := scores[group.name]) is None
+        else chosen(judged, kept(group.size, sparsity, options.multiple))
         for group in anatomy.groups
     }
-    twin = anatomy.cut(staying)
-    told = _Account(anatomy, staying, options.multiple)
+    twin = _reconstructed(trained, anatomy, staying, calibration, options).cut(staying)
+    told = _Account(
+        anatomy, staying, [name for name, each in scores.items() if each is None], options.multiple
+    )
     decisions = [told.decision(node, twin.get_layer(node.name)) for node in trained.layers()]
     for decision in decisions:
         progress(f"{decision.layer}: {decision.reason}")
@@ -51,11 +66,60 @@ def chosen(scores: NDArray[np.floating], count: int) -> Units:
     return np.flatnonzero(masks.by_count([scores], len(scores) - count)[0])
 
 
+class _CalibrationSenses:
+    """What the calibration inputs say, computed when it is asked for."""
+
+    def __init__(self, trained: Graph, calibration: NDArray[np.floating] | None) -> None:
+        self._trained, self._calibration = trained, calibration
+        self._layers = {node.name: node for node in trained.element_layers(calibrated=True)}
+
+    def moments(self, layer: str) -> Moments | None:
+        node = self._layers.get(layer)
+        if node is None or self._calibration is None:
+            return None
+        return moments_of(node, self._trained, self._trained, self._calibration, constant=node.layer.use_bias)
+
+    def sensitivity(self, layer: str) -> NDArray[np.float64]:
+        return self._sensitivities[layer]
+
+    @functools.cached_property
+    def _sensitivities(self) -> Mapping[str, NDArray[np.float64]]:
+        assert self._calibration is not None
+        return sensitivity(self._trained.model, list(self._layers), self._calibration)
+
+
+def _reconstructed(
+    trained: Graph,
+    anatomy: Anatomy,
+    staying: Mapping[str, Units],
+    calibration: NDArray[np.floating] | None,
+    options: importance.UnitOptions,
+) -> Anatomy:
+    """The anatomy of the model whose units that leave are read by nobody any more, the other weights making up."""
+    if calibration is None:
+        return anatomy
+    gone: dict[str, NDArray[np.bool_]] = {}
+    now = Graph(graph.copy(trained.model))
+    for group in anatomy.groups:
+        leaving = np.delete(np.arange(group.size), staying[group.name])
+        for consumer in group.consumers if len(leaving) else ():
+            layer = now.nodes[consumer.layer].layer
+            weights = layer.get_weights()
+            weights[consumer.index] = consumer.without(leaving, weights[consumer.index])
+            layer.set_weights(weights)
+            rows = gone.setdefault(consumer.layer, np.zeros(len(consumer.weight), bool))
+            rows[consumer.rows[leaving]] = True
+    reconstruct(trained, now, gone, calibration, options.damping)
+    return Anatomy(now)
+
+
 class _Account:
     """What is told of each layer when of each group the units in `staying` stay."""
 
-    def __init__(self, anatomy: Anatomy, staying: Mapping[str, Units], multiple: int) -> None:
-        self.anatomy, self.staying, self.multiple = anatomy, staying, multiple
+    def __init__(
+        self, anatomy: Anatomy, staying: Mapping[str, Units], unjudged: Sequence[str], multiple: int
+    ) -> None:
+        self.anatomy, self.staying, self.unjudged, self.multiple = anatomy, staying, unjudged, multiple
         self.leaving = anatomy.leaving(staying)
 
     def decision(self, node: Node, layer: Any) -> LayerDecision:
@@ -86,6 +150,8 @@ class _Account:
 
     def _group(self, group: Group, layer: str) -> str:
         gone = group.size - len(self.staying[group.name])
+        if group.name in self.unjudged:
+            return f"All its {group.size} {group.what} stay: a layer reads them that the method cannot judge."
         if not gone:
             return f"All its {group.size} {group.what} stay: they are kept in multiples of {self.multiple}."
         others = [repr(name) for name in _makers(group) if name != layer]

@@ -134,10 +134,9 @@ def _metric(options: Options, inputs: Mapping[str, Artifact], model: Any, datase
 
 
 def _calibration(options: Options, dataset: data.Dataset) -> np.ndarray | None:
-    """The samples that the method asks for."""
-    if "calibration" not in importance.load(options.method).NEEDS:
-        return None
-    return _shuffled(dataset)[: getattr(options.method_options, "calibration_samples", None)]
+    """The samples that the method's options ask for."""
+    wanted: int = getattr(options.method_options, "calibration_samples", 0)
+    return _shuffled(dataset)[:wanted] if wanted else None
 
 
 def _shuffled(dataset: data.Dataset) -> np.ndarray:

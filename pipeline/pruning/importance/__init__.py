@@ -3,7 +3,7 @@
 A file has
 UNIT         'loss': its scores estimate an increase of the loss; 'relative': they only rank
 GRANULARITY  'element': `scores` and `prune`, see `ElementImportance`
-             'unit': `scores(group, options)` returns how important each unit of a group is; `Options` extend
+             'unit': `scores(group, senses, options)` returns how important each unit of a group is; `Options` extend
              `UnitOptions`
 NEEDS        what it cannot do without: frozenset of 'calibration'
 Options      its options in the plan, a frozen pydantic model
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.pruning.calibration import Moments
 from pipeline.pruning.granularity import Granularity
 from pipeline.pruning.layer import Layer, Pruned, Quota
 from pipeline.pruning.surgery.groups import Group
@@ -61,13 +62,34 @@ class UnitOptions(BaseModel):
         ge=1,
         description="units are kept in multiples of this, as processors like them, never fewer than asked",
     )
+    calibration_samples: int = Field(
+        512,
+        ge=0,
+        description="training inputs by which the layers that read the units are solved anew; 0: none are",
+    )
+    damping: float = Field(
+        1e-3,
+        ge=1e-6,
+        le=1,
+        description="where layers are reconstructed: added to a Hessian's diagonal, as a share of its mean",
+    )
+
+
+class Senses(Protocol):
+    """What the calibration inputs say about a layer, on the model as trained; for methods that need them."""
+
+    def moments(self, layer: str) -> Moments | None:
+        """Of its inputs, and of a last one for a bias that it may have; None where it is no product with a kernel."""
+
+    def sensitivity(self, layer: str) -> NDArray[np.float64]:
+        """Of each of its outputs (r,): how much the squared outputs of the model depend on it."""
 
 
 class UnitImportance(Importance, Protocol):
     """Removes whole units."""
 
-    def scores(self, group: Group, options: Any) -> NDArray[np.floating]:
-        """(units,): those with the lowest leave first."""
+    def scores(self, group: Group, senses: Senses, options: Any) -> NDArray[np.floating] | None:
+        """(units,): those with the lowest leave first. None where the method cannot judge them."""
 
 
 def names() -> list[str]:

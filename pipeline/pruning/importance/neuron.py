@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.pruning.importance import UnitOptions
+from pipeline.pruning.importance import Senses, UnitOptions
 from pipeline.pruning.surgery.groups import Group
 
 UNIT: Literal["loss", "relative"] = "relative"
@@ -26,7 +26,7 @@ class Options(UnitOptions):
     )
 
 
-def scores(group: Group, options: Options) -> NDArray[np.floating]:
+def scores(group: Group, senses: Senses, options: Options) -> NDArray[np.floating]:
     """o_i = sum_j w_ij (units,), where w_ij leads from unit i to j, a unit of any layer that reads i.
 
     All its weights there count: every position of a convolution's kernel, or after a Flatten; of a recurrent layer

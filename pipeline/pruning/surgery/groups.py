@@ -43,10 +43,12 @@ class Consumer:
     weight: Array
     axes: tuple[int, ...]
 
-    def kernel(self, matrix: Array, like: Array) -> Array:
-        """A matrix (fan_in, outputs) in the shape of the kernel `like`."""
-        shape = [like.shape[axis] for axis in self.axes]
-        return matrix.reshape(shape).transpose(np.argsort(self.axes))
+    def without(self, units: NDArray[np.intp], kernel: Array) -> Array:
+        """The kernel as it is now, with nothing read of these units."""
+        turned = kernel.transpose(self.axes)
+        matrix = turned.reshape(self.weight.shape).copy()
+        matrix[self.rows[units]] = 0
+        return matrix.reshape(turned.shape).transpose(np.argsort(self.axes))
 
 
 @dataclass(frozen=True)
