@@ -139,9 +139,8 @@ def _by_gradients(batches: Sequence[Linearised], masks: Masks) -> Solver:
     blocks = linearised.unit_blocks(batches, every)
     scale = float(np.mean(np.concatenate([np.diag(block) for block in blocks]))) or 1.0
     count = sum(map(len, batches))
-    gradient = (
-        np.sum([linearised.gradient(batch, masks) for batch in batches], axis=0, dtype=np.float64) / count
-    )
+    pulled = np.sum([linearised.gradient(batch, masks) for batch in batches], axis=0, dtype=np.float64)
+    right: Array = np.asarray(-pulled / count)
 
     def step(damping: float) -> Array:
         factors = [factorised(block, damping * scale, most_double=0)[0] for block in blocks]
@@ -154,7 +153,7 @@ def _by_gradients(batches: Sequence[Linearised], masks: Masks) -> Solver:
             return np.concatenate(list(pieces))
 
         return conjugate_gradients(
-            lambda v: linearised.product(batches, masks, v) + damping * scale * v, -gradient, precondition
+            lambda v: linearised.product(batches, masks, v) + damping * scale * v, right, precondition
         )
 
     return step

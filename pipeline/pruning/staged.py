@@ -104,7 +104,7 @@ def _check(targets: Sequence[int], total: int) -> None:
 def _next(kept: int, target: int, ratio: float) -> int:
     """What the next stage leaves of `kept` weights, on the way to `target` in stages of one ratio, `ratio` or more."""
     count = max(1, math.ceil(math.log(kept / target) / -math.log(ratio)))
-    following = round(kept * float(target / kept) ** (1 / count))
+    following = round(kept * math.pow(target / kept, 1 / count))
     return max(target, min(kept - 1, following))
 
 
@@ -159,7 +159,7 @@ def _inverse_diagonal(hessian: Array, damping: float) -> Array:
     trtri = lapack.dtrtri if factor.dtype == np.float64 else lapack.strtri
     inverse, _ = trtri(factor, lower=True, overwrite_c=True)
     squares: Array = np.tril(inverse) ** 2
-    return squares.sum(axis=0, dtype=np.float64)
+    return np.asarray(squares.sum(axis=0, dtype=np.float64))
 
 
 def _inverse(hessian: Array, damping: float) -> Array:
