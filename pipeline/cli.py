@@ -96,7 +96,7 @@ def prune(
     out: Out,
     data: Annotated[Path, typer.Option("--data", help=".npz with x_train, y_train, x_test, y_test.")],
     method: Annotated[
-        str, typer.Option("--method", help="magnitude, lamp, obd, hessian or neuron.")
+        str, typer.Option("--method", help="magnitude, lamp, obd, hessian, neuron or hessian_units.")
     ] = "hessian",
     sparsity: Annotated[
         float | None,

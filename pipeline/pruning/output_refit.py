@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.models.graph import Graph
-from pipeline.models.linearise import LinearisedModel
 from pipeline.pruning import gauss_newton
+from pipeline.pruning.keras_network import KerasNetwork
 
 Array = NDArray[Any]
 
@@ -34,8 +34,8 @@ def refit_outputs(
     names = [node.name for node in Graph(model).element_layers(calibrated=True)]
     if not names:
         return []
-    target = LinearisedModel(dense, names, samples).target
-    network = LinearisedModel(model, names, samples, target=target)
+    target = KerasNetwork(dense, names, samples).target
+    network = KerasNetwork(model, names, samples, target=target)
     free = [np.ones(matrix.shape, bool) for matrix in network.matrices()]
     for name, each in zip(names, free, strict=True):
         if name in masks:
@@ -48,7 +48,7 @@ def refit_outputs(
     return found.distances
 
 
-def _check_size(network: LinearisedModel, free: int, samples: int) -> None:
+def _check_size(network: KerasNetwork, free: int, samples: int) -> None:
     size = 4 * network.elements() * samples
     if free > gauss_newton.DIRECT and size > _MOST_BYTES:
         raise ValueError(

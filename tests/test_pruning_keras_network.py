@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from pipeline.models.linearise import LinearisedModel
 from pipeline.pruning import distance as distances
 from pipeline.pruning import linearised
+from pipeline.pruning.keras_network import KerasNetwork
 
 Array = np.ndarray
 
@@ -46,17 +46,17 @@ def sequence_model() -> Any:
 MODELS = (dense_model, convolutional_model, sequence_model)
 
 
-def linearise(made: Any, n: int = 4, **options: Any) -> tuple[Any, LinearisedModel, list[Array]]:
+def linearise(made: Any, n: int = 4, **options: Any) -> tuple[Any, KerasNetwork, list[Array]]:
     keras.utils.set_random_seed(1)
     model = made()
     random = np.random.default_rng(0)
     for layer in model.layers:
         layer.set_weights([w + 0.3 * random.normal(size=w.shape) ** 2 for w in layer.get_weights()])
     x = [random.normal(size=(n, *entrance.shape[1:])).astype(np.float32) for entrance in model.inputs]
-    return model, LinearisedModel(model, ["first", "last"], x, **options), x
+    return model, KerasNetwork(model, ["first", "last"], x, **options), x
 
 
-def jacobian(network: LinearisedModel) -> tuple[Array, list[Array]]:
+def jacobian(network: KerasNetwork) -> tuple[Array, list[Array]]:
     """R^T J (n, o, p) over all weights, and the weights."""
     weights = network.matrices()
     every = list(linearised.units([np.ones(matrix.shape, bool) for matrix in weights]))
@@ -122,22 +122,14 @@ def test_the_copy_computes_the_models_logits_and_takes_weights_back(made: Any) -
     for name, values in network.layer_weights(weights).items():
         for value, own in zip(values, model.get_layer(name).get_weights(), strict=True):
             np.testing.assert_array_equal(value, own)
-    biases = [sum(len(w) for w in model.get_layer(name).get_weights()[1:]) for name in ("first", "last")]
-    assert [int(np.sum(~mask)) for mask in network.removable()] == biases
-
-
-def test_sensitivity_is_the_mean_square_of_the_slopes() -> None:
-    _, network, _ = linearise(convolutional_model, distance="squared")
-    (batch,) = network.linearise(network.matrices())
-    for found, slope in zip(network.sensitivity().values(), batch.slopes, strict=True):
-        np.testing.assert_allclose(found, np.sum(slope**2, axis=(0, 1, 2)) / len(batch), rtol=1e-5)
 
 
 def test_several_batches_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     _, network, _ = linearise(convolutional_model, n=7)
-    weights, masks = network.matrices(), network.removable()
+    weights = network.matrices()
+    masks = [np.ones(weight.shape, bool) for weight in weights]
     whole = linearised.normal_equations(network.linearise(weights), masks)
-    monkeypatch.setattr("pipeline.models.linearise._BATCH_ELEMENTS", 1000)
+    monkeypatch.setattr("pipeline.pruning.keras_network._BATCH_ELEMENTS", 1000)
     assert len(list(network.linearise(weights))) > 1
     for parts, one in zip(linearised.normal_equations(network.linearise(weights), masks), whole, strict=True):
         np.testing.assert_allclose(parts, one, rtol=1e-4, atol=1e-6)

@@ -31,7 +31,7 @@ _FORWARD_BATCH = 1024
 _MOST_OUTPUTS = 1024
 
 
-class LinearisedModel:
+class KerasNetwork:
     """A copy of a model of one output, as a `gauss_newton.Network` of the layers `names` and of calibration inputs.
 
     A layer's matrix (d, r) is its kernel, flattened as `patches` has it, and a last row for the biases it may have.
@@ -69,13 +69,6 @@ class LinearisedModel:
             found.append(np.concatenate([kernel.reshape(-1, kernel.shape[-1]), *(b[None] for b in bias)]))
         return found
 
-    def removable(self) -> list[NDArray[np.bool_]]:
-        """True for the kernels' weights, False for the biases."""
-        masks = [np.ones(matrix.shape, bool) for matrix in self.matrices()]
-        for layer, mask in zip(self._split.layers, masks, strict=True):
-            mask[len(mask) - layer.use_bias :] = False
-        return masks
-
     def layer_weights(self, matrices: Matrices) -> dict[str, list[Array]]:
         """What matrices, or masks, are as the layers' `set_weights` takes them: by name, the kernel and any bias."""
         return {
@@ -109,18 +102,6 @@ class LinearisedModel:
             start += len(logits)
             pull = distances.gradient(self.kind, logits, target)
             yield linearised(inputs, slopes, pull, distances.root(self.kind, logits))
-
-    def sensitivity(self) -> dict[str, Array]:
-        """Of each layer's outputs (r,): the mean over samples of G^2, summed over logits and positions, as it is now.
-
-        By how much a small error of that output, of variance one, disturbs the logits.
-        """
-        totals = {layer.name: np.zeros(layer.kernel.shape[-1]) for layer in self._split.layers}
-        for batch in self._batches(self._step()):
-            _, _, slopes = self._slopes(batch)
-            for name, slope in zip(totals, slopes, strict=True):
-                totals[name] += np.sum(slope.astype(np.float64) ** 2, axis=(0, 1, 2))
-        return {name: total / len(self.samples[0]) for name, total in totals.items()}
 
     def _slopes(self, batch: list[Array]) -> tuple[Array, list[Array], list[Array]]:
         """Logits (n, o), and each layer's input rows (n, P, d) and slopes (n, o, P, r)."""
