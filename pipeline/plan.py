@@ -174,6 +174,10 @@ class PruneBase(Section):
                     raise ValueError(
                         f"{key}: {self.method} removes whole units, by sparsity; leave the key out"
                     )
+            if self.fine_tune.schedule == "gradual":
+                raise ValueError(
+                    f"fine_tune.schedule: gradual removes single weights, and {self.method} whole units; leave it out"
+                )
         else:
             known = ("auto", *cast(importance.ElementImportance, importance.load(self.method)).ALLOCATIONS)
             if self.allocation not in known:

@@ -180,5 +180,7 @@ def test_a_plan_prunes_gradually_with_distillation(tmp_path: Path) -> None:
 
 
 def test_gradual_pruning_of_units_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="gradual removes single weights, and the method removes whole units"):
+    with pytest.raises(
+        UserError, match=r"fine_tune\.schedule: gradual removes single weights, and neuron whole units"
+    ):
         prune(Store(tmp_path), "prune.method=neuron", "prune.sparsity=0.5", "train.epochs=1")

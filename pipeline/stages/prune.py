@@ -149,7 +149,7 @@ def _fine_tune(
 ) -> None:
     gradual = fit.schedule == "gradual"
     if gradual:
-        _begin_dense(dense, pruned)
+        pruned.model.set_weights(dense.get_weights())
     distillation = None
     if fit.distill:
         answers = np.asarray(dense.predict(dataset.x_train, verbose=0))
@@ -173,16 +173,3 @@ def _fine_tune(
         )
     except ValueError as error:
         raise UserError(f"prune.fine_tune: {error}") from error
-
-
-def _begin_dense(dense: Any, pruned: PrunedModel) -> None:
-    """Give the pruned model the dense one's weights again; raises `UserError` where units left it for good."""
-    weights = dense.get_weights()
-    if not pruned.masks or [each.shape for each in weights] != [
-        each.shape for each in pruned.model.get_weights()
-    ]:
-        raise UserError(
-            "prune.fine_tune.schedule: gradual removes single weights, and the method removes whole units;"
-            " choose schedule: none, or a method such as magnitude"
-        )
-    pruned.model.set_weights(weights)
