@@ -293,7 +293,7 @@ class PlanBase(Section):
     data: DataSection
     metric: MetricSection = MetricSection()
     train: TrainSection = TrainSection()
-    prune: PruneBase = PruneBase()
+    prune: PruneBase = Field(default_factory=PruneBase)
     convert: ConvertSection = ConvertSection()
     measure: MeasureSection = MeasureSection()
     gates: GatesSection = GatesSection()
@@ -324,4 +324,4 @@ class PlanBase(Section):
 def plan_model() -> type[PlanBase]:
     """The model of a plan file, with a section for the options of each pruning method there is."""
     section = _prune_section()
-    return create_model("Plan", __base__=PlanBase, prune=(section, section()))
+    return create_model("Plan", __base__=PlanBase, prune=(section, Field(default_factory=section)))
