@@ -16,11 +16,6 @@ METADATA = "keras_metadata.pb"
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
-def is_saved_model(path: Path) -> bool:
-    """Is this a folder that TensorFlow wrote as a SavedModel?"""
-    return (path / "saved_model.pb").is_file()
-
-
 def read(path: Path) -> Written:
     """What the folder holds. Raises `UserError` for one without Keras' configuration, or damaged."""
     if not (path / METADATA).is_file():

@@ -26,8 +26,6 @@ from pipeline.pruning.granularity import Granularity
 from pipeline.pruning.layer import Layer, Quota
 from pipeline.pruning.rules import Terms
 
-NAMES = ("global", "uniform", "erk", "row")
-
 Keys = NDArray[np.floating]
 
 
