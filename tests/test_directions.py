@@ -14,6 +14,17 @@ from pipeline.source_digest import imported_modules
 ROOT = Path(__file__).parent.parent
 HEAVY = ("tensorflow", "keras", "sklearn", "plotly", "paramiko")
 KERNELS = ("pipeline/pruning/importance", "pipeline/measurement")
+# The files of pruning that lead from a Keras model to the kernels and back.
+ADAPTERS = {
+    "distillation",
+    "keras_layers",
+    "keras_network",
+    "output_refit",
+    "prune",
+    "reconstruction",
+    "recovery",
+    "units",
+}
 
 
 def files(folder: str) -> list[Path]:
@@ -60,6 +71,17 @@ def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
 def test_kernels_know_no_keras(folder: str) -> None:
     for path in files(folder):
         assert not imports_of(path) & {"keras", "tensorflow"}, path
+
+
+def test_of_pruning_only_the_adapters_know_keras_or_its_graph() -> None:
+    room = ROOT / "pipeline" / "pruning"
+    knowing = {
+        path.stem
+        for path in room.glob("*.py")
+        if imports_of(path) & {"keras", "tensorflow"}
+        or any(name.startswith("pipeline.models") for name in imported_modules(path, ROOT))
+    }
+    assert knowing == ADAPTERS
 
 
 def test_reports_compute_nothing() -> None:

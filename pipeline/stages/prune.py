@@ -16,7 +16,8 @@ from pipeline.models import data, metrics
 from pipeline.models.fitting import check_fits, loss_for, output_activation
 from pipeline.models.load import load_model, save_model
 from pipeline.models.quiet import keras_module
-from pipeline.plan import FineTuneSection, PlanBase, RefitSection
+from pipeline.plan import PlanBase
+from pipeline.plan_pruning import FineTuneSection, RefitSection
 from pipeline.progress import Say
 from pipeline.pruning import importance
 from pipeline.pruning.budget import Budget

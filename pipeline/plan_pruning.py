@@ -1,0 +1,137 @@
+"""What pipeline.yaml says of pruning and of what mends it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import AfterValidator, BaseModel, Field, create_model, model_validator
+
+from pipeline.plan_section import Section
+from pipeline.pruning import granularity, importance
+from pipeline.pruning.budget import Budget
+from pipeline.pruning.rules import Rule
+from pipeline.strict_yaml import suggest
+
+
+def _method(name: str) -> str:
+    if name not in importance.names():
+        raise ValueError(f"unknown method {name!r}; {suggest(name, importance.names())}")
+    return name
+
+
+def _granularity(name: str) -> str:
+    return granularity.parse(name).name
+
+
+class FitSection(Section):
+    """How weights are fitted: full training, or fine-tuning of what pruning left."""
+
+    epochs: int = Field(0, ge=0)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    seed: int = Field(0, ge=0, lt=2**32)
+
+
+class FineTuneSection(FitSection):
+    """Training of what pruning left, what was removed held at zero."""
+
+    schedule: Literal["none", "gradual"] = "none"
+    distill: float = Field(0.0, ge=0, le=1)
+    temperature: float = Field(2.0, gt=0)
+
+    @model_validator(mode="after")
+    def _trains_when_told_how(self) -> FineTuneSection:
+        asked = "schedule" if self.schedule != "none" else "distill" if self.distill else None
+        if asked and self.epochs == 0:
+            raise ValueError(f"{asked}: nothing is trained in 0 epochs; say how many: epochs")
+        return self
+
+
+class RefitSection(Section):
+    """Recovery by Gauss-Newton: the weights that stay, solved together for the unpruned model's outputs."""
+
+    steps: int = Field(0, ge=0, le=100)
+    samples: int = Field(2048, ge=1)
+
+
+class PruneBase(Section):
+    """Pruning; each method's own options stand under the method's name."""
+
+    method: Annotated[str, AfterValidator(_method)] = "hessian"
+    sparsity: float | None = Field(0.8, ge=0, lt=1)
+    budget: Budget | None = None
+    granularity: Annotated[str, AfterValidator(_granularity)] = "element"
+    allocation: Literal["auto", "global", "uniform", "erk", "row"] = "auto"
+    rules: tuple[Rule, ...] = ()
+    refit: RefitSection = RefitSection()
+    fine_tune: FineTuneSection = FineTuneSection()
+
+    @model_validator(mode="after")
+    def _can_be_done(self) -> PruneBase:
+        pattern = granularity.parse(self.granularity).pattern
+        if importance.load(self.method).GRANULARITY == "unit":
+            for key in ("budget", "granularity", "allocation", "rules"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(
+                        f"{key}: {self.method} removes whole units, by sparsity; leave the key out"
+                    )
+            if self.fine_tune.schedule == "gradual":
+                raise ValueError(
+                    f"fine_tune.schedule: gradual removes single weights, and {self.method} whole units; leave it out"
+                )
+        else:
+            known = ("auto", *cast(importance.ElementImportance, importance.load(self.method)).ALLOCATIONS)
+            if self.allocation not in known:
+                raise ValueError(
+                    f"allocation: {self.method} has no {self.allocation!r}; known: {', '.join(known)}"
+                )
+        if self.fine_tune.schedule == "gradual" and self.granularity != "element":
+            raise ValueError(
+                f"fine_tune.schedule: gradual removes single weights, and the granularity is {self.granularity};"
+                " leave one of them out"
+            )
+        if pattern is not None:
+            self._leave_it_to(pattern)
+        elif self.sparsity is None and self.budget is None:
+            raise ValueError("sparsity: missing; give a sparsity or a budget")
+        elif self._sparsity_is_given and self.budget is not None:
+            raise ValueError("budget: given beside a sparsity; leave one out, or set it to null")
+        return self
+
+    @property
+    def _sparsity_is_given(self) -> bool:
+        return "sparsity" in self.model_fields_set and self.sparsity is not None
+
+    @property
+    def share(self) -> float | None:
+        """The sparsity; None where a budget, or an N:M granularity, says what goes."""
+        by_itself = granularity.parse(self.granularity).pattern is not None
+        return None if by_itself or self.budget is not None else self.sparsity
+
+    def _leave_it_to(self, pattern: tuple[int, int]) -> None:
+        share = 1 - pattern[0] / pattern[1]
+        if self.budget is not None or any(rule.sparsity is not None for rule in self.rules):
+            raise ValueError(
+                f"granularity: the pattern {self.granularity} says what goes; leave budgets and sparsities out"
+            )
+        if self._sparsity_is_given and self.sparsity != share:
+            raise ValueError(
+                f"sparsity: the pattern {self.granularity} removes {share:.4g}; leave the sparsity out, or null"
+            )
+        if self.allocation != "auto":
+            raise ValueError(
+                f"allocation: the pattern {self.granularity} removes the same everywhere; leave the key out"
+            )
+
+    @property
+    def options(self) -> BaseModel:
+        """The options of the chosen method."""
+        options: BaseModel = getattr(self, self.method)
+        return options
+
+
+def prune_section() -> type[PruneBase]:
+    """The model of the section `prune`, with a section in it for the options of each method there is."""
+    methods: dict[str, Any] = {name: importance.load(name).Options for name in importance.names()}
+    sections: dict[str, Any] = {name: (options, options()) for name, options in methods.items()}
+    return create_model("PruneSection", __base__=PruneBase, **sections)
