@@ -90,6 +90,7 @@ def test_every_target_is_a_target_and_comments_its_keys(path: Path) -> None:
         ("prune={sparsity: 0.8, granularity: '2:4'}", "prune.sparsity: the pattern 2:4 removes 0.5"),
         ("prune={method: lamp, allocation: uniform}", "prune.allocation: lamp has no 'uniform'"),
         ("prune={method: neuron, granularity: 1x4}", "prune.granularity: neuron removes whole units"),
+        ("prune={method: neuron, allocation: global}", "neuron has no 'global'; known: auto, uniform"),
         ("prune.rules=[{layers: a}]", "says nothing; give skip, sparsity or min_keep"),
         ("prune.hessian.damping=-1", "greater than"),
         ("prune.fine_tune.schedule=gradual", "schedule: nothing is trained in 0 epochs"),

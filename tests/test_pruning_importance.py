@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.pruning import importance, masks
@@ -19,7 +17,6 @@ from pipeline.pruning.elements import prune_layers
 from pipeline.pruning.granularity import parse
 from pipeline.pruning.importance import hessian, lamp, magnitude, neuron, obd
 from pipeline.pruning.layer import Layer, Pruned
-from pipeline.pruning.units import kept
 
 METHODS = importance.names()
 ELEMENT = [name for name in METHODS if importance.load(name).GRANULARITY == "element"]
@@ -108,16 +105,6 @@ def test_an_element_method_yields_a_layer_before_its_last_look_at_the_next(name:
 def test_an_element_method_answers_the_same_twice(name: str) -> None:
     once, again = (prune(name, [layer()], 0.5)[0] for _ in range(2))
     assert np.array_equal(once.weight, again.weight)
-
-
-@given(size=st.integers(1, 40), sparsity=st.floats(0, 0.999), multiple=st.integers(1, 9))
-def test_units_are_kept_in_multiples_and_never_fewer_than_asked(
-    size: int, sparsity: float, multiple: int
-) -> None:
-    count = kept(size, sparsity, multiple)
-    asked = max(1, size - round(sparsity * size))
-    assert asked <= count <= size and count < asked + multiple
-    assert count % multiple == 0 or count == size
 
 
 def test_an_unknown_method_is_told_the_known_ones() -> None:

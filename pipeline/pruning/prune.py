@@ -59,8 +59,8 @@ def prune_model(
     `budget`; a granularity N:M says by itself what goes, and takes neither.
 
     `calibration` are model inputs, for the methods that need them. Of `allocation` see that file; "auto" is the
-    method's own. Biases and normalisation keep every weight unless their unit goes. What follows `progress` is for
-    the methods that remove weights. Raises `ValueError`, before any work, for a model or a request that cannot be used.
+    method's own. Biases and normalisation keep every weight unless their unit goes. Methods that remove units know no
+    `granularity`. Raises `ValueError`, before any work, for a model or a request that cannot be used.
     """
     chosen = importance.load(method)
     if not isinstance(options, chosen.Options):
@@ -72,18 +72,21 @@ def prune_model(
     trained = Graph(model)
     _check_finite(trained)
     if chosen.GRANULARITY == "unit":
-        if sparsity is None or rules or (granularity, allocation) != ("element", "auto"):
-            raise ValueError(f"{method!r} removes whole units, by a sparsity and nothing else")
+        if granularity != "element":
+            raise ValueError(f"{method!r} removes whole units; leave the granularity out")
         units = cast(importance.UnitImportance, chosen)
         twin, told = remove_units(
-            trained, units, sparsity, cast(importance.UnitOptions, options), calibration, progress
+            *(trained, units, _goal(sparsity, budget, parse(granularity))),
+            *(cast(importance.UnitOptions, options), calibration, progress),
+            allocation=_allocation(method, chosen, allocation),
+            rules=rules,
         )
         return PrunedModel(twin, {}, told)
     elements = cast(importance.ElementImportance, chosen)
     request = Request(
         goal=_goal(sparsity, budget, parse(granularity)),
         granularity=parse(granularity),
-        allocation=_allocation(method, elements, allocation),
+        allocation=_allocation(method, chosen, allocation),
         terms=terms(rules, [node.name for node in trained.layers()]),
     )
     return _remove_elements(trained, elements, options, request, calibration, progress)
@@ -109,7 +112,7 @@ def _goal(sparsity: float | None, budget: Budget | None, granularity: Granularit
     return given[0]
 
 
-def _allocation(method: str, chosen: importance.ElementImportance, allocation: str) -> str:
+def _allocation(method: str, chosen: importance.Importance, allocation: str) -> str:
     if allocation == "auto":
         return chosen.ALLOCATIONS[0]
     if allocation not in chosen.ALLOCATIONS:

@@ -6,10 +6,9 @@ GRANULARITY  'element': `scores` and `prune`, see `ElementImportance`
              'unit': `scores(group, senses, options)` returns how important each unit of a group is; `Options` extend
              `UnitOptions`
 NEEDS        what it cannot do without: frozenset of 'calibration'
+ALLOCATIONS  how layers, or groups of units, may share what is removed, as named in `allocation` and `unit_allocation`;
+             the first is the default. 'global' is there only where scores of different layers compare
 Options      its options in the plan, a frozen pydantic model
-and for elements
-ALLOCATIONS  how its layers may share what is removed, as named in `allocation`; the first is the default. 'global' is
-             there only where its scores of different layers compare
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ class Importance(Protocol):
     UNIT: Literal["loss", "relative"]
     GRANULARITY: Literal["element", "unit"]
     NEEDS: frozenset[str]
+    ALLOCATIONS: tuple[str, ...]
     Options: type[BaseModel]
 
 
@@ -44,8 +44,6 @@ class ElementImportance(Importance, Protocol):
     is pruned, and only to share out among the layers. `prune` takes from the layer, as the model is by then, what its
     quota says; it is None where the granularity's pattern says it.
     """
-
-    ALLOCATIONS: tuple[str, ...]
 
     def scores(self, layer: Layer, granularity: Granularity, options: Any) -> NDArray[np.floating]: ...
 
