@@ -119,6 +119,11 @@ class PruneBase(Section):
             )
 
     @property
+    def needs_labels(self) -> bool:
+        """Does the method need labels, and the loss that training lowers?"""
+        return "labels" in importance.load(self.method).NEEDS
+
+    @property
     def options(self) -> BaseModel:
         """The options of the chosen method."""
         options: BaseModel = getattr(self, self.method)

@@ -15,7 +15,7 @@ from pipeline.pruning.allocation import Request
 from pipeline.pruning.calibration import Moments, moments
 from pipeline.pruning.elements import prune_layers
 from pipeline.pruning.granularity import parse
-from pipeline.pruning.importance import hessian, lamp, magnitude, neuron, obd
+from pipeline.pruning.importance import lamp, obd
 from pipeline.pruning.layer import Layer, Pruned
 
 METHODS = importance.names()
@@ -51,7 +51,9 @@ def test_a_method_says_what_it_is(name: str) -> None:
     method = importance.load(name)
     assert method.UNIT in ("loss", "relative")
     assert method.GRANULARITY in ("element", "unit")
-    assert not method.NEEDS - {"calibration"}
+    assert not method.NEEDS - {"calibration", "labels"}
+    assert set(method.ALLOCATIONS) <= {"uniform", "global", "erk", "row"}
+    assert method.GRANULARITY == "element" or ("global" in method.ALLOCATIONS) == (method.UNIT == "loss")
     options = method.Options()
     with pytest.raises(ValidationError):
         method.Options.model_validate({"no such option": 1})
@@ -108,7 +110,7 @@ def test_an_element_method_answers_the_same_twice(name: str) -> None:
 
 
 def test_an_unknown_method_is_told_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'magnitud'; known: hessian, hessian_units, lamp, magnitude"):
+    with pytest.raises(ValueError, match="'magnitud'; known: eigen, hessian, hessian_units, lamp"):
         importance.load("magnitud")
 
 
@@ -252,7 +254,7 @@ def test_obd_is_the_loss_of_each_weight_alone() -> None:
     np.testing.assert_allclose(blocks, [found[:4].sum(axis=0), found[4]])
 
 
-@pytest.mark.parametrize("options", [each.Options for each in (hessian, lamp, magnitude, neuron, obd)])
+@pytest.mark.parametrize("options", [each.Options for each in map(importance.load, METHODS)])
 def test_options_can_be_written_and_read(options: Any) -> None:
     assert options.model_validate_json(options().model_dump_json()) == options()
 

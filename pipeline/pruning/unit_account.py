@@ -64,7 +64,7 @@ class Account:
         gone = group.size - len(self.staying[group.name])
         terms = self.terms[group.name]
         if group.name in self.unjudged:
-            return f"All its {group.size} {group.what} stay: a layer reads them that the method cannot judge."
+            return f"All its {group.size} {group.what} stay: the method cannot judge a layer that makes or reads them."
         if terms.skipped_by is not None:
             return f"The rule for {terms.skipped_by!r} leaves all its {group.size} {group.what} in place."
         if gone:

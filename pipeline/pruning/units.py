@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.models import graph
 from pipeline.models.graph import Graph
 from pipeline.models.operations import multiply_accumulates, times_multiplied
+from pipeline.models.sample_gradients import Objective
 from pipeline.pruning import importance, masks, unit_allocation
 from pipeline.pruning.budget import Budget, Fixed, cost
 from pipeline.pruning.decision import LayerDecision
@@ -32,18 +33,20 @@ def remove_units(
     progress: Callable[[str], None],
     allocation: str,
     rules: Sequence[Rule],
+    objective: Objective | None,
 ) -> tuple[Any, list[LayerDecision]]:
     """A copy of the model without what `goal` says, a share of its units or all that is above a budget, and a decision
     for each layer. Of `allocation` see `unit_allocation`.
 
-    With `calibration`, model inputs, the layers that read the units are reconstructed. Raises `ValueError`, before any
-    unit is judged where that can be known, for a goal that cannot be met.
+    With `calibration`, model inputs, the layers that read the units are reconstructed; `objective` is what training
+    lowers on these samples, for methods that need labels. Raises `ValueError`, before any unit is judged where that can
+    be known, for a goal that cannot be met.
     """
     anatomy = Anatomy(trained)
     request = _request(trained, anatomy, goal, options.multiple, allocation, rules)
     sizes = {group.name: group.size for group in anatomy.groups}
     unit_allocation.staying(sizes, request, lambda name: np.zeros(sizes[name]))
-    senses = CalibrationSenses(trained, calibration)
+    senses = CalibrationSenses(trained, anatomy, calibration, objective)
     judged = {group.name: method.scores(group, senses, options) for group in anatomy.groups}
     scores = {name: each for name, each in judged.items() if each is not None}
     counts = unit_allocation.staying({name: sizes[name] for name in scores}, request, scores.__getitem__)
