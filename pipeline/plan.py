@@ -169,7 +169,7 @@ class PlanBase(Section):
 
     @model_validator(mode="after")
     def _knows_its_loss(self) -> PlanBase:
-        fits = self.trains or self.prune.fine_tune.epochs > 0
+        fits = self.trains or self.prune.fine_tune.epochs > 0 or self.prune.needs_labels
         if fits and self.train.loss == "auto" and self.metric.source not in fitting.AUTO_LOSS:
             raise ValueError(
                 f"train.loss: missing; {self.metric.source} does not tell what training is to lower, name it: mse"
@@ -184,7 +184,7 @@ class PlanBase(Section):
 
     @property
     def loss(self) -> str:
-        """What training and fine-tuning lower."""
+        """What training and fine-tuning lower, and what a method that needs labels judges by."""
         return fitting.AUTO_LOSS.get(self.metric.source, "") if self.train.loss == "auto" else self.train.loss
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, create_model, model_validator
 
@@ -69,21 +69,16 @@ class PruneBase(Section):
     @model_validator(mode="after")
     def _can_be_done(self) -> PruneBase:
         pattern = granularity.parse(self.granularity).pattern
-        if importance.load(self.method).GRANULARITY == "unit":
-            for key in ("budget", "granularity", "allocation", "rules"):
-                if getattr(self, key) != type(self).model_fields[key].default:
-                    raise ValueError(
-                        f"{key}: {self.method} removes whole units, by sparsity; leave the key out"
-                    )
+        method = importance.load(self.method)
+        if self.allocation not in ("auto", *method.ALLOCATIONS):
+            known = ", ".join(("auto", *method.ALLOCATIONS))
+            raise ValueError(f"allocation: {self.method} has no {self.allocation!r}; known: {known}")
+        if method.GRANULARITY == "unit":
+            if self.granularity != "element":
+                raise ValueError(f"granularity: {self.method} removes whole units; leave the key out")
             if self.fine_tune.schedule == "gradual":
                 raise ValueError(
                     f"fine_tune.schedule: gradual removes single weights, and {self.method} whole units; leave it out"
-                )
-        else:
-            known = ("auto", *cast(importance.ElementImportance, importance.load(self.method)).ALLOCATIONS)
-            if self.allocation not in known:
-                raise ValueError(
-                    f"allocation: {self.method} has no {self.allocation!r}; known: {', '.join(known)}"
                 )
         if self.fine_tune.schedule == "gradual" and self.granularity != "element":
             raise ValueError(
@@ -122,6 +117,11 @@ class PruneBase(Section):
             raise ValueError(
                 f"allocation: the pattern {self.granularity} removes the same everywhere; leave the key out"
             )
+
+    @property
+    def needs_labels(self) -> bool:
+        """Does the method need labels, and the loss that training lowers?"""
+        return "labels" in importance.load(self.method).NEEDS
 
     @property
     def options(self) -> BaseModel:

@@ -23,6 +23,8 @@ ADAPTERS = {
     "prune",
     "reconstruction",
     "recovery",
+    "unit_account",
+    "unit_senses",
     "units",
 }
 

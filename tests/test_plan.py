@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from pipeline.errors import UserError
 from pipeline.plan import plan_model
-from pipeline.stages import train
+from pipeline.stages import prune, train
 from pipeline.strict_yaml import read_yaml
 from targets.target import target_model
 
@@ -90,6 +90,11 @@ def test_every_target_is_a_target_and_comments_its_keys(path: Path) -> None:
         ("prune={sparsity: 0.8, granularity: '2:4'}", "prune.sparsity: the pattern 2:4 removes 0.5"),
         ("prune={method: lamp, allocation: uniform}", "prune.allocation: lamp has no 'uniform'"),
         ("prune={method: neuron, granularity: 1x4}", "prune.granularity: neuron removes whole units"),
+        (
+            "prune={method: taylor, fine_tune: {epochs: 1, schedule: gradual}}",
+            "single weights, and taylor whole units",
+        ),
+        ("prune={method: neuron, allocation: global}", "neuron has no 'global'; known: auto, uniform"),
         ("prune.rules=[{layers: a}]", "says nothing; give skip, sparsity or min_keep"),
         ("prune.hessian.damping=-1", "greater than"),
         ("prune.fine_tune.schedule=gradual", "schedule: nothing is trained in 0 epochs"),
@@ -124,6 +129,15 @@ def test_a_model_that_came_trained_is_trained_only_when_asked(
     folder: Path, overrides: tuple[str, ...], trains: bool
 ) -> None:
     assert (train.options(read(folder, *overrides)).train is not None) == trains
+
+
+def test_a_method_that_needs_labels_needs_a_loss(folder: Path) -> None:
+    own = ("metric.source=m.py:score", "metric.direction=higher", "train.when=never")
+    with pytest.raises(UserError, match=r"train\.loss: missing"):
+        read(folder, *own, "prune.method=taylor")
+    chosen = read(folder, *own, "prune.method=taylor", "train.loss=mse")
+    assert prune.options(chosen).loss == "mse"
+    assert prune.options(read(folder, *own, "prune.method=neuron", "train.loss=mse")).loss is None
 
 
 def test_a_plan_cannot_be_changed(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pipeline.pruning import importance
 from pipeline.pruning.calibration import moments
 from pipeline.pruning.prune import prune_model
 from pipeline.pruning.reconstruction import without_rows
-from pipeline.pruning.units import chosen, kept
+from pipeline.pruning.units import chosen
 
 keras = keras_module()
 layers = keras.layers
@@ -43,14 +43,6 @@ def twins_model() -> Any:
     kernel[..., 8:], bias[8:] = kernel[..., :8] * scale, bias[:8] * scale
     model.get_layer("conv").set_weights([kernel, bias])
     return model
-
-
-@pytest.mark.parametrize(
-    ("sparsity", "size", "multiple", "count"), [(0.5, 16, 8, 8), (0.6, 16, 8, 8), (0.5, 6, 1, 3)]
-)
-def test_units_are_kept_in_multiples(sparsity: float, size: int, multiple: int, count: int) -> None:
-    assert kept(size, sparsity, multiple) == count
-    assert kept(size, 0.999, 1) == 1 and kept(4, 0.5, 8) == 4
 
 
 def test_the_units_of_the_highest_scores_stay() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from pipeline.models.graph import Graph, Node
@@ -34,11 +32,19 @@ def multiply_accumulates(node: Node) -> int:
     """Those of the layer's kernels, for one sample, at every call; a table is looked up, not multiplied."""
     if node.nested:
         return sum(multiply_accumulates(inner) for inner in Graph(node.layer).nodes.values())
-    sizes: list[int] = [weight.size for weight in _weights(node.layer) if weight.ndim >= 2]
-    if not sizes or node.kind == "Embedding":
-        return 0
-    return positions(node) * sum(sizes) * max(len(node.producers), 1)
+    return sum(
+        times * int(np.prod(weight.shape))
+        for times, weight in zip(times_multiplied(node), getattr(node.layer, "weights", ()), strict=True)
+    )
 
 
-def _weights(layer: Any) -> list[Any]:
-    return list(layer.get_weights()) if hasattr(layer, "get_weights") else []
+def times_multiplied(node: Node) -> list[int]:
+    """How often each number of each of the layer's weights is multiplied for one sample, at every call: never those of
+    biases, of normalisation, and of a table.
+    """
+    weights = getattr(node.layer, "weights", ())
+    kernels = [
+        len(weight.shape) >= 2 and weight.name != "bias" and node.kind != "Embedding" for weight in weights
+    ]
+    times = positions(node) * max(len(node.producers), 1) if any(kernels) else 0
+    return [times if kernel else 0 for kernel in kernels]

@@ -64,41 +64,50 @@ def quotas(layers: Sequence[Layer], request: Request, scores: Callable[[Layer], 
             return {name: Quota(count) for name, count in given.items()}
         return {name: _even(count, grids[name], most[name]) for name, count in given.items()}
 
-    size, spare = sum(each.size for each in keys), sum(most[layer.name] for layer in shared)
-    if not isinstance(request.goal, Budget):
-        wanted = masks.removals(request.goal, size)
-        if wanted > spare:
-            raise ValueError(
-                f"a sparsity of {request.goal:g} cannot be met: min_keep leaves {spare / size:.4f} to remove, at most"
-            )
-        return removing([int(np.count_nonzero(~mask)) for mask in masks.by_count(keys, wanted)])
-    return _within(request.goal, layers, request, keys, spare, removing)
-
-
-def _within(
-    budget: Budget,
-    layers: Sequence[Layer],
-    request: Request,
-    keys: Sequence[Keys],
-    spare: int,
-    removing: Callable[[Sequence[int]], dict[str, Quota]],
-) -> dict[str, Quota]:
-    """The fewest blocks in the order of their keys after which the model is within the budget."""
-    owners = np.repeat(np.arange(len(keys)), np.array([each.size for each in keys], int))
-    order = owners[np.argsort(np.concatenate([np.empty(0), *keys]), kind="stable")]
-
-    def after(count: int) -> dict[str, Quota]:
-        return removing(np.bincount(order[:count], minlength=len(keys)).tolist())
-
-    def costs(count: int) -> int:
-        given = after(count)
+    def costs(found: Sequence[int]) -> int:
+        given = removing(found)
         left = {
             layer.name: request.granularity.left(layer.weight.shape, given[layer.name].blocks)[1]
             for layer in layers
         }
-        return cost(budget.measure, layers, left, request.fixed)
+        assert isinstance(request.goal, Budget)
+        return cost(request.goal.measure, layers, left, request.fixed)
 
-    if (least := costs(spare)) > budget.limit:
+    size, spare = sum(each.size for each in keys), sum(most[layer.name] for layer in shared)
+    if isinstance(request.goal, Budget):
+        return removing(within(request.goal, keys, spare, costs))
+    return removing(of_all(keys, request.goal, masks.removals(request.goal, size), spare))
+
+
+def of_all(keys: Sequence[Keys], sparsity: float, wanted: int, spare: int) -> list[int]:
+    """How many of each of `keys` are among the `wanted` lowest, which is what `sparsity` comes to; `spare` may go.
+
+    Raises `ValueError` where that is fewer.
+    """
+    if wanted > spare:
+        size = sum(each.size for each in keys)
+        raise ValueError(
+            f"a sparsity of {sparsity:g} cannot be met: min_keep leaves {spare / size:.4f} to remove, at most"
+        )
+    return [int(np.count_nonzero(~mask)) for mask in masks.by_count(keys, wanted)]
+
+
+def within(
+    budget: Budget, keys: Sequence[Keys], spare: int, costs: Callable[[Sequence[int]], int]
+) -> list[int]:
+    """How many of each of `keys` go: the fewest in the order of all keys after which the model is within the budget.
+
+    Of the order the first `spare` may go; `costs` is what the model costs without so many of each. Raises `ValueError`
+    where that is too much even then.
+    """
+    owners = np.repeat(np.arange(len(keys)), np.array([each.size for each in keys], int))
+    order = owners[np.argsort(np.concatenate([np.empty(0), *keys]), kind="stable")]
+
+    def after(count: int) -> list[int]:
+        found: list[int] = np.bincount(order[:count], minlength=len(keys)).tolist()
+        return found
+
+    if (least := costs(after(spare))) > budget.limit:
         raise ValueError(
             f"a budget of {budget.limit:,} {budget.measure} cannot be met: with all removed that may be, "
             f"{least:,} are left"
@@ -106,7 +115,7 @@ def _within(
     low, high = 0, spare
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if costs(middle) <= budget.limit else (middle + 1, high)
+        low, high = (low, middle) if costs(after(middle)) <= budget.limit else (middle + 1, high)
     return after(high)
 
 
@@ -145,14 +154,21 @@ def _keys(layer: Layer, request: Request, scores: Callable[[Layer], Keys], most:
     if request.allocation == "global":
         keys = np.ravel(scores(layer))
     else:
-        keys = (np.arange(size) + 0.5) / size
+        keys = even_keys(size)
         if request.allocation == "erk":
             shape = layer.shape or layer.weight.shape
             keys = (keys - 1) / (sum(shape) / float(np.prod(shape)))
-    if most < size:
-        # What a rule protects comes last.
-        keys = np.where(masks.by_count([keys], most)[0], np.inf, keys)
-    return keys
+    return protected(keys, most)
+
+
+def even_keys(size: int) -> Keys:
+    """Those of the allocation 'uniform'."""
+    return (np.arange(size) + 0.5) / size
+
+
+def protected(keys: Keys, most: int) -> Keys:
+    """The keys of which `most` may go; the others, which a rule protects, come last."""
+    return np.where(masks.by_count([keys], most)[0], np.inf, keys) if most < keys.size else keys
 
 
 def _even(count: int, grid: tuple[int, int], most: int) -> Quota:

@@ -10,6 +10,7 @@ from pipeline.pruning.allocation import Request, quotas
 from pipeline.pruning.budget import Fixed
 from pipeline.pruning.importance import ElementImportance
 from pipeline.pruning.layer import Layer, Pruned, Quota, kept
+from pipeline.pruning.rules import told
 
 
 def prune_layers(
@@ -29,12 +30,7 @@ def prune_layers(
             yield kept(layer, f"The rule for {terms.skipped_by!r} leaves it whole.")
             continue
         found = method.prune(layer, request.granularity, given.get(layer.name), options)
-        if terms.sparsity is not None:
-            words = f"The rule for {terms.sparsity_by!r} gives it a sparsity of its own, {terms.sparsity:g}."
-            found = _saying(found, words)
-        if terms.min_keep:
-            found = _saying(found, f"A rule keeps {terms.min_keep} of its weights, at least.")
-        yield found
+        yield _saying(found, told(terms, "weights"))
 
 
 def _given(
@@ -62,6 +58,7 @@ def _with(fixed: Fixed, layers: Sequence[Layer]) -> Fixed:
     )
 
 
-def _saying(found: Pruned, words: str) -> Pruned:
+def _saying(found: Pruned, sentences: Sequence[str]) -> Pruned:
     decision = found.decision
-    return replace(found, decision=decision.model_copy(update={"reason": f"{decision.reason} {words}"}))
+    reason = " ".join([decision.reason, *sentences])
+    return replace(found, decision=decision.model_copy(update={"reason": reason}))

@@ -228,12 +228,13 @@ def _check_outputs(model: Any) -> None:
 
 def _check(wired: Graph, name: str) -> None:
     node = wired.nodes.get(name)
-    reason = "the model has no such layer" if node is None else _why_not(node)
+    reason = "the model has no such layer" if node is None else why_not_linearised(node)
     if reason is not None:
         raise ValueError(f"the layer {name!r} cannot be linearised: {reason}")
 
 
-def _why_not(node: Node) -> str | None:
+def why_not_linearised(node: Node) -> str | None:
+    """What keeps a layer from being among those of a network; None where it can be."""
     if node.kind == "Conv1D":
         plain = node.layer.groups == 1 and node.layer.data_format == "channels_last" and not node.shared
         return None if plain else "expected a Conv1D of one group, channels last, that the model calls once"

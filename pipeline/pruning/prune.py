@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pipeline.models import graph
 from pipeline.models.graph import Graph, Node
 from pipeline.models.operations import multiply_accumulates, positions
+from pipeline.models.sample_gradients import Objective
 from pipeline.models.sensitivity import sensitivity
 from pipeline.pruning import importance
 from pipeline.pruning.allocation import Request
@@ -54,13 +55,15 @@ def prune_model(
     granularity: str = "element",
     allocation: str = "auto",
     rules: Sequence[Rule] = (),
+    objective: Objective | None = None,
 ) -> PrunedModel:
     """Prune a copy of `model` to `sparsity`, the share of weights or units to remove, 0 <= sparsity < 1, or else to
     `budget`; a granularity N:M says by itself what goes, and takes neither.
 
-    `calibration` are model inputs, for the methods that need them. Of `allocation` see that file; "auto" is the
-    method's own. Biases and normalisation keep every weight unless their unit goes. What follows `progress` is for
-    the methods that remove weights. Raises `ValueError`, before any work, for a model or a request that cannot be used.
+    `calibration` are model inputs, for the methods that need them, and `objective` says what training lowers on these
+    samples, for those that need labels. Of `allocation` see that file; "auto" is the
+    method's own. Biases and normalisation keep every weight unless their unit goes. Methods that remove units know no
+    `granularity`. Raises `ValueError`, before any work, for a model or a request that cannot be used.
     """
     chosen = importance.load(method)
     if not isinstance(options, chosen.Options):
@@ -69,24 +72,43 @@ def prune_model(
         raise ValueError(f"expected a sparsity of at least 0 and less than 1, received {sparsity}")
     if "calibration" in chosen.NEEDS and (calibration is None or len(calibration) == 0):
         raise ValueError(f"the method {method!r} needs calibration samples, received none")
+    if "labels" in chosen.NEEDS:
+        _check_objective(method, model, objective, calibration)
     trained = Graph(model)
     _check_finite(trained)
     if chosen.GRANULARITY == "unit":
-        if sparsity is None or rules or (granularity, allocation) != ("element", "auto"):
-            raise ValueError(f"{method!r} removes whole units, by a sparsity and nothing else")
+        if granularity != "element":
+            raise ValueError(f"{method!r} removes whole units; leave the granularity out")
         units = cast(importance.UnitImportance, chosen)
         twin, told = remove_units(
-            trained, units, sparsity, cast(importance.UnitOptions, options), calibration, progress
+            *(trained, units, _goal(sparsity, budget, parse(granularity))),
+            *(cast(importance.UnitOptions, options), calibration, progress),
+            allocation=_allocation(method, chosen, allocation),
+            rules=rules,
+            objective=objective,
         )
         return PrunedModel(twin, {}, told)
     elements = cast(importance.ElementImportance, chosen)
     request = Request(
         goal=_goal(sparsity, budget, parse(granularity)),
         granularity=parse(granularity),
-        allocation=_allocation(method, elements, allocation),
+        allocation=_allocation(method, chosen, allocation),
         terms=terms(rules, [node.name for node in trained.layers()]),
     )
     return _remove_elements(trained, elements, options, request, calibration, progress)
+
+
+def _check_objective(method: str, model: Any, objective: Objective | None, calibration: Array | None) -> None:
+    if objective is None:
+        raise ValueError(f"the method {method!r} needs the targets of its samples and a loss, received none")
+    if len(objective.targets) != len(calibration if calibration is not None else ()):
+        raise ValueError(
+            f"the method {method!r} needs a target for each of its samples, received {len(objective.targets)}"
+        )
+    if len(model.outputs) != 1:
+        raise ValueError(
+            f"the method {method!r} needs a model with one output, this one has {len(model.outputs)}"
+        )
 
 
 def _check_finite(trained: Graph) -> None:
@@ -109,7 +131,7 @@ def _goal(sparsity: float | None, budget: Budget | None, granularity: Granularit
     return given[0]
 
 
-def _allocation(method: str, chosen: importance.ElementImportance, allocation: str) -> str:
+def _allocation(method: str, chosen: importance.Importance, allocation: str) -> str:
     if allocation == "auto":
         return chosen.ALLOCATIONS[0]
     if allocation not in chosen.ALLOCATIONS:

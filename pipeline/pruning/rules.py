@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,16 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Rule(BaseModel):
-    """For the layers whose names match: leave them whole, give them a sparsity of their own, keep so many weights."""
+    """For the layers whose names match: leave them whole, give them a sparsity of their own, keep so much of them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     layers: str = Field(
-        min_length=1, description="a pattern for layer names: * any text, ? one character, [ab] either"
+        min_length=1,
+        description="a pattern for names of layers, where units go of those that make them: * any text, "
+        "? one character, [ab] either",
     )
     skip: bool | None = Field(None, description="true: leave them whole")
     sparsity: float | None = Field(None, ge=0, lt=1, description="their own share to remove")
-    min_keep: int | None = Field(None, ge=1, description="so many weights stay, at least")
+    min_keep: int | None = Field(None, ge=1, description="so many weights, or units, stay, at least")
 
     @model_validator(mode="after")
     def _says_something(self) -> Rule:
@@ -48,6 +50,32 @@ def terms(rules: Sequence[Rule], names: Sequence[str]) -> dict[str, Terms]:
         if not any(fnmatchcase(name, rule.layers) for name in names):
             raise ValueError(f"no layer is called {rule.layers!r}; there are: {', '.join(names)}")
     return {name: _terms([rule for rule in rules if fnmatchcase(name, rule.layers)]) for name in names}
+
+
+def terms_of_groups(
+    rules: Sequence[Rule], groups: Mapping[str, Sequence[str]], layers: Sequence[str]
+) -> dict[str, Terms]:
+    """What the rules say of each of `groups` of units, which goes by several names; `layers` are all the model's.
+
+    Raises `ValueError` for a pattern that matches no name.
+    """
+    terms(rules, list(dict.fromkeys([*layers, *(name for names in groups.values() for name in names)])))
+    return {
+        group: _terms([rule for rule in rules if any(fnmatchcase(name, rule.layers) for name in names)])
+        for group, names in groups.items()
+    }
+
+
+def told(terms: Terms, what: str) -> list[str]:
+    """Sentences on what the rules gave a layer, or a group, that they do not skip; `what` it consists of."""
+    found = []
+    if terms.sparsity is not None:
+        found.append(
+            f"The rule for {terms.sparsity_by!r} gives it a sparsity of its own, {terms.sparsity:g}."
+        )
+    if terms.min_keep:
+        found.append(f"A rule keeps {terms.min_keep} of its {what}, at least.")
+    return found
 
 
 def _terms(rules: Sequence[Rule]) -> Terms:

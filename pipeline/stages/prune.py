@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
 from pipeline.artifacts import Artifact, Store
@@ -16,6 +17,7 @@ from pipeline.models import data, metrics
 from pipeline.models.fitting import check_fits, loss_for, output_activation
 from pipeline.models.load import load_model, save_model
 from pipeline.models.quiet import keras_module
+from pipeline.models.sample_gradients import Objective
 from pipeline.plan import PlanBase
 from pipeline.plan_pruning import FineTuneSection, RefitSection
 from pipeline.progress import Say
@@ -61,7 +63,7 @@ def options(plan: PlanBase) -> Options:
         method_options=plan.prune.options,
         refit=plan.prune.refit if plan.prune.refit.steps else None,
         fine_tune=tuning,
-        loss=plan.loss if tuning else None,
+        loss=plan.loss if tuning or plan.prune.needs_labels else None,
         metric=plan.metric.source,
     )
 
@@ -79,6 +81,7 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     check_fits(model, dataset)
     before = _metric(options, inputs, model, dataset)
     calibration = _calibration(options, dataset)
+    objective = _objective(options, model, dataset)
     try:
         pruned = prune_model(
             model,
@@ -91,6 +94,7 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
             granularity=options.granularity,
             allocation=options.allocation,
             rules=options.rules,
+            objective=objective,
         )
     except ValueError as error:
         raise UserError(f"prune: {error}") from error
@@ -140,9 +144,22 @@ def _calibration(options: Options, dataset: data.Dataset) -> np.ndarray | None:
     return _shuffled(dataset)[:wanted] if wanted else None
 
 
+def _objective(options: Options, model: Any, dataset: data.Dataset) -> Objective | None:
+    """What training lowers on the calibration samples, for a method that needs labels."""
+    if options.loss is None or "labels" not in importance.load(options.method).NEEDS:
+        return None
+    wanted: int = getattr(options.method_options, "calibration_samples", 0)
+    targets = dataset.y_train[_order(dataset)[:wanted]]
+    return Objective(targets, loss_for(model, options.loss, dataset.y_train))
+
+
 def _shuffled(dataset: data.Dataset) -> np.ndarray:
     """The training inputs in a random order with a fixed seed: data often comes sorted by class."""
-    return dataset.x_train[np.random.default_rng(0).permutation(len(dataset.x_train))]
+    return dataset.x_train[_order(dataset)]
+
+
+def _order(dataset: data.Dataset) -> NDArray[np.int64]:
+    return np.random.default_rng(0).permutation(len(dataset.x_train))
 
 
 def _fine_tune(

@@ -19,12 +19,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipeline.pruning import masks, obs, sweep
 from pipeline.pruning.granularity import Granularity
+from pipeline.pruning.importance import HessianOptions
 from pipeline.pruning.layer import Layer, Pruned, Quota, pruned
-from pipeline.pruning.scale import MEANING, Scale, of_outputs
+from pipeline.pruning.scale import of_outputs
 
 UNIT: Literal["loss", "relative"] = "loss"
 GRANULARITY: Literal["element", "unit"] = "element"
@@ -32,18 +33,12 @@ NEEDS: frozenset[str] = frozenset({"calibration"})
 ALLOCATIONS = ("global", "uniform", "erk", "row")
 
 
-class Options(BaseModel):
+class Options(HessianOptions):
     """Options of the method 'hessian'."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    calibration_samples: int = Field(
-        512, ge=1, description="training samples whose activations make the Hessian"
-    )
     damping: float = Field(
         0.01, ge=1e-6, le=1, description="added to the Hessian's diagonal, as a share of its mean"
     )
-    scale: Scale = Field("sensitivity", description=MEANING)
     max_fan_in: int = Field(
         1024, ge=1, description="layers with more inputs are swept: the exact search takes the cube in time"
     )

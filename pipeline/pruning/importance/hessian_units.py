@@ -19,6 +19,7 @@ from pipeline.pruning.surgery.groups import Consumer, Group
 UNIT: Literal["loss", "relative"] = "loss"
 GRANULARITY: Literal["element", "unit"] = "unit"
 NEEDS: frozenset[str] = frozenset({"calibration"})
+ALLOCATIONS = ("uniform", "global")
 
 
 class Options(UnitOptions):
@@ -32,16 +33,18 @@ class Options(UnitOptions):
 
 
 def scores(group: Group, senses: Senses, options: Options) -> NDArray[np.floating] | None:
-    """(units,): what removing a unit, and all that are missed less than it, costs; None where a reader is not Dense
-    or a plain convolution, whose Hessian is not known.
+    """(units,): what a unit costs once those that are missed less have left, no less than any of these; None where a
+    reader is not Dense or a plain convolution, whose Hessian is not known.
     """
     fed = [_fed(consumer, senses, options) for consumer in group.consumers]
     known = [each for each in fed if each is not None]
     if not fed or len(known) < len(fed):
         return None
     order, losses = unit_obs.removal_order(known, group.size)
-    found = np.empty(group.size)
-    found[order] = np.cumsum(losses)
+    found, least = np.empty(group.size), 0.0
+    for unit, loss in zip(order, losses, strict=True):
+        # Never equal, so that the order is that of the scores.
+        found[unit] = least = max(float(loss), float(np.nextafter(least, np.inf)))
     return found
 
 

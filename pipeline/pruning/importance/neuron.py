@@ -14,6 +14,7 @@ from pipeline.pruning.surgery.groups import Group
 UNIT: Literal["loss", "relative"] = "relative"
 GRANULARITY: Literal["element", "unit"] = "unit"
 NEEDS: frozenset[str] = frozenset()
+ALLOCATIONS = ("uniform",)
 
 
 class Options(UnitOptions):

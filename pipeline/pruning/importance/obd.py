@@ -11,12 +11,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.pruning import masks
 from pipeline.pruning.granularity import Granularity
+from pipeline.pruning.importance import HessianOptions
 from pipeline.pruning.layer import Layer, Pruned, Quota, pruned
-from pipeline.pruning.scale import MEANING, Scale, of_outputs
+from pipeline.pruning.scale import of_outputs
 
 UNIT: Literal["loss", "relative"] = "loss"
 GRANULARITY: Literal["element", "unit"] = "element"
@@ -24,15 +24,8 @@ NEEDS: frozenset[str] = frozenset({"calibration"})
 ALLOCATIONS = ("global", "uniform", "erk", "row")
 
 
-class Options(BaseModel):
+class Options(HessianOptions):
     """Options of the method 'obd'."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    calibration_samples: int = Field(
-        512, ge=1, description="training samples whose activations make the Hessian"
-    )
-    scale: Scale = Field("sensitivity", description=MEANING)
 
 
 def scores(layer: Layer, granularity: Granularity, options: Options) -> NDArray[np.floating]:

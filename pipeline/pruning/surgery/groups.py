@@ -21,12 +21,14 @@ Weights = Mapping[str, Sequence[Array]]
 class Producer:
     """A layer that makes the units: what goes into each, `weight` (units, fan_in), and its `bias` (units, 0 or more).
 
-    Of a recurrent unit all gates are in its row, with what they read of the other units.
+    Of a recurrent unit all gates are in its row, with what they read of the other units. `columns` (units, 1 or more)
+    are where the units lie in the first weight.
     """
 
     layer: str
     weight: Array
     bias: Array
+    columns: NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -142,13 +144,13 @@ def _producer(
     layer: str, places: list[Place], roots: Mapping[int, Labels], labels: Labels, weights: Weights
 ) -> Producer:
     parts: dict[str, list[Array]] = {"produces": [], "biases": []}
-    for place in places:
+    columns = [positions(roots[id(place)], labels) for place in places]
+    for place, where in zip(places, columns, strict=True):
         first = np.moveaxis(weights[layer][place.weight], place.axis, 0)
-        parts[place.role].append(first[positions(roots[id(place)], labels)].reshape(len(labels), -1))
+        parts[place.role].append(first[where].reshape(len(labels), -1))
     nothing = [np.empty((len(labels), 0), np.float32)]
-    return Producer(
-        layer, *(np.concatenate(parts[role] or nothing, axis=1) for role in ("produces", "biases"))
-    )
+    weight, bias = (np.concatenate(parts[role] or nothing, axis=1) for role in ("produces", "biases"))
+    return Producer(layer, weight, bias, columns[0])
 
 
 def _consumer(place: Place, where: Labels, weights: Weights) -> Consumer:
