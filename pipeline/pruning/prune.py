@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -34,12 +34,14 @@ Progress = Callable[[str], None]
 class PrunedModel:
     """The pruned copy, the masks of its kernels (True: the weight stays) and a decision for each of its layers.
 
-    Layers that lost no single weight have no mask.
+    Layers that lost no single weight have no mask. Of layers that lost units `outputs` says which are left, as indexes
+    among those they had.
     """
 
     model: Any
     masks: dict[str, NDArray[np.bool_]]
     decisions: list[LayerDecision]
+    outputs: dict[str, NDArray[np.intp]] = field(default_factory=dict)
 
 
 def prune_model(
@@ -75,10 +77,10 @@ def prune_model(
         if sparsity is None or rules or (granularity, allocation) != ("element", "auto"):
             raise ValueError(f"{method!r} removes whole units, by a sparsity and nothing else")
         units = cast(importance.UnitImportance, chosen)
-        twin, told = remove_units(
+        twin, told, outputs = remove_units(
             trained, units, sparsity, cast(importance.UnitOptions, options), calibration, progress
         )
-        return PrunedModel(twin, {}, told)
+        return PrunedModel(twin, {}, told, outputs)
     elements = cast(importance.ElementImportance, chosen)
     request = Request(
         goal=_goal(sparsity, budget, parse(granularity)),

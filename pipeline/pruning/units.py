@@ -31,8 +31,9 @@ def remove_units(
     options: importance.UnitOptions,
     calibration: NDArray[np.floating] | None,
     progress: Callable[[str], None],
-) -> tuple[Any, list[LayerDecision]]:
-    """A copy of the model without the share `sparsity` of each group of its units, and a decision for each layer.
+) -> tuple[Any, list[LayerDecision], dict[str, Units]]:
+    """A copy of the model without the share `sparsity` of each group of its units, a decision for each layer, and of
+    each layer that lost outputs which are left.
 
     With `calibration`, model inputs, the layers that read the units are reconstructed.
     """
@@ -52,7 +53,7 @@ def remove_units(
     decisions = [told.decision(node, twin.get_layer(node.name)) for node in trained.layers()]
     for decision in decisions:
         progress(f"{decision.layer}: {decision.reason}")
-    return twin, decisions
+    return twin, decisions, told.outputs()
 
 
 def kept(size: int, sparsity: float, multiple: int) -> int:
@@ -137,6 +138,14 @@ class _Account:
             units_before=len(width) or None,
             units_after=len(width) - self._lost(width) or None,
         )
+
+    def outputs(self) -> dict[str, Units]:
+        """Of each layer that lost outputs, its last axis, those that are left."""
+        staying = {
+            name: self.anatomy.stays(labels, self.leaving)
+            for name, labels in self.anatomy.flow.widths.items()
+        }
+        return {name: np.flatnonzero(stays) for name, stays in staying.items() if not stays.all()}
 
     def _own(self, layer: str) -> list[str]:
         """A sentence or more on the units that the layer makes, as far as they are known."""
