@@ -47,6 +47,12 @@ class FineTuneSection(FitSection):
         return self
 
 
+class SamplesSection(Section):
+    """A recovery whose one setting is how many training inputs it sees; 0: it is left out."""
+
+    samples: int = Field(0, ge=0)
+
+
 class RefitSection(Section):
     """Recovery by Gauss-Newton: the weights that stay, solved together for the unpruned model's outputs."""
 
@@ -63,6 +69,8 @@ class PruneBase(Section):
     granularity: Annotated[str, AfterValidator(_granularity)] = "element"
     allocation: Literal["auto", "global", "uniform", "erk", "row"] = "auto"
     rules: tuple[Rule, ...] = ()
+    bias_correction: SamplesSection = SamplesSection()
+    batch_norm: SamplesSection = SamplesSection()
     refit: RefitSection = RefitSection()
     fine_tune: FineTuneSection = FineTuneSection()
 

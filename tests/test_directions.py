@@ -16,7 +16,11 @@ HEAVY = ("tensorflow", "keras", "sklearn", "plotly", "paramiko")
 KERNELS = ("pipeline/pruning/importance", "pipeline/measurement")
 # The files of pruning that lead from a Keras model to the kernels and back.
 ADAPTERS = {
+    "affected",
+    "batch_norm",
+    "bias_correction",
     "distillation",
+    "keras_derivatives",
     "keras_layers",
     "keras_network",
     "output_refit",

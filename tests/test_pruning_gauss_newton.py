@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -50,6 +51,11 @@ class TwoLayers:
             pull = distances.gradient(self.kind, f, self.target[part])
             yield linearised.linearised([x, hidden], [first, last], pull, distances.root(self.kind, f))
 
+    def product(self, weights: list[Array], direction: list[Array]) -> list[Array]:
+        free = [np.ones(w.shape, bool) for w in weights]
+        hessian, _ = linearised.normal_equations(self.linearise(weights), free)
+        return linearised.scatter(hessian @ linearised.gather(direction, free), free)
+
 
 def ones(weights: list[Array]) -> list[Array]:
     return [np.ones(w.shape, bool) for w in weights]
@@ -85,12 +91,12 @@ def test_the_normal_equations_are_those_of_the_jacobian(kind: Distance, position
     np.testing.assert_allclose(hessian, rows.T @ rows / 60, rtol=1e-3, atol=1e-5)
     pull = distances.gradient(kind, f, network.target)
     np.testing.assert_allclose(gradient, np.einsum("no,nop->p", pull, jacobian) / 60, rtol=1e-5, atol=1e-7)
-    vector = np.random.default_rng(2).normal(size=len(gradient))
-    found = linearised.product(network.linearise(weights), masks, vector)
-    np.testing.assert_allclose(found, hessian @ vector, rtol=1e-3, atol=1e-4)
-    every = list(linearised.units(masks))
-    for unit, block in zip(every, linearised.unit_blocks(network.linearise(weights), every), strict=True):
-        np.testing.assert_allclose(block, hessian[unit.place, unit.place], rtol=1e-4, atol=1e-6)
+    for most in (None, 2):
+        every = list(linearised.units(masks, most))
+        blocks, again = linearised.block_equations(network.linearise(weights), masks, every)
+        np.testing.assert_allclose(again, gradient)
+        for unit, block in zip(every, blocks, strict=True):
+            np.testing.assert_allclose(block, hessian[unit.place, unit.place], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("positions", [1, 3])
@@ -115,9 +121,13 @@ def test_scatter_is_the_inverse_of_gather(seed: int) -> None:
     matrices = linearised.scatter(vector, masks)
     np.testing.assert_array_equal(linearised.gather(matrices, masks), vector)
     assert all(not matrix[~mask].any() for matrix, mask in zip(matrices, masks, strict=True))
-    for unit in linearised.units(masks):
-        expected = matrices[unit.layer][unit.rows, unit.column]
-        np.testing.assert_array_equal(vector[unit.place], expected)
+    for most in (None, 1, 2):
+        every = list(linearised.units(masks, most))
+        assert all(0 < len(unit.rows) <= (most or 4) for unit in every)
+        assert sum(len(unit.rows) for unit in every) == len(vector)
+        for unit in every:
+            expected = matrices[unit.layer][unit.rows, unit.column]
+            np.testing.assert_array_equal(vector[unit.place], expected)
 
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid", "squared"])
@@ -129,6 +139,8 @@ def test_a_distance_is_zero_at_its_target_and_curved_as_its_root_says(kind: Dist
     root = distances.root(kind, target)
     curvature = np.eye(4) if root is None else root[0] @ root[0].T
     f = random.normal(size=(1, 4))
+    turned = distances.curved(kind, target, f)
+    np.testing.assert_allclose(turned[0], curvature @ f[0], rtol=1e-6, atol=1e-9)
     for step in 1e-5 * np.eye(4):
         slope = (distances.value(kind, f + step, target) - distances.value(kind, f - step, target)) / 2e-5
         assert slope == pytest.approx(distances.gradient(kind, f, target)[0] @ step / 1e-5, abs=1e-7)
@@ -179,7 +191,9 @@ def test_each_step_taken_lowers_the_distance_and_zeros_stay_zero(kind: Distance)
     assert all(not w[~mask].any() for w, mask in zip(found.weights, masks, strict=True))
 
 
-def test_gradients_and_cholesky_find_the_same_weights() -> None:
+@pytest.mark.parametrize("blocks", [1 << 26, 40])
+def test_gradients_and_cholesky_find_the_same_weights(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gauss_newton, "_BLOCK_ELEMENTS", blocks)
     network = TwoLayers(1)
     masks = some(2, network.dense, 0.7)
     one, other = (
@@ -188,6 +202,23 @@ def test_gradients_and_cholesky_find_the_same_weights() -> None:
     for a, b in zip(one.weights, other.weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-2)
     assert one.distances == pytest.approx(other.distances, rel=0.05)
+
+
+def test_no_more_than_a_batch_of_linearised_samples_is_in_memory() -> None:
+    alive: list[int] = []
+
+    class Watched(TwoLayers):
+        def linearise(self, weights: list[Array]) -> Iterator[Linearised]:
+            made: list[weakref.ref[Linearised]] = []
+            for batch in super().linearise(weights):
+                made.append(weakref.ref(batch))
+                yield batch
+                alive.append(sum(each() is not None for each in made))
+
+    network = Watched(1)
+    network.batch = 5
+    gauss_newton.refit(network, network.dense, some(2, network.dense, 0.7), steps=1, direct=0)
+    assert len(alive) > 12 and max(alive) <= 2
 
 
 def test_what_is_already_right_stays_as_it_is() -> None:

@@ -135,6 +135,34 @@ def test_several_batches_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) ->
         np.testing.assert_allclose(parts, one, rtol=1e-4, atol=1e-6)
 
 
+def gated_model() -> Any:
+    """What TensorFlow differentiates in its own ways: loops, attention, pooling, depthwise kernels."""
+    words = keras.Input((6, 3))
+    x = layers.Conv1D(4, 3, padding="causal", activation="silu", name="first")(words)
+    x = layers.LSTM(4, return_sequences=True)(layers.DepthwiseConv1D(2)(x))
+    x = layers.LayerNormalization()(layers.Add()([x, layers.MultiHeadAttention(2, 2)(x, x)]))
+    x = layers.Dense(3, activation="gelu", name="last")(layers.MaxPooling1D(2)(x))
+    return keras.Model(words, layers.Dense(4, activation="softmax")(layers.GlobalMaxPooling1D()(x)))
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"), [(made, kind) for made in MODELS for kind in ("squared", None)] + [(gated_model, None)]
+)
+def test_products_are_those_with_the_gauss_newton_matrix(
+    made: Any, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, network, _ = linearise(made, n=5, distance=kind)
+    weights = network.matrices()
+    masks = [np.ones(weight.shape, bool) for weight in weights]
+    hessian, _ = linearised.normal_equations(network.linearise(weights), masks)
+    vector = np.random.default_rng(4).normal(size=len(hessian))
+    expected = hessian @ vector
+    for elements in (1 << 23, 1):
+        monkeypatch.setattr("pipeline.pruning.keras_network._PRODUCT_ELEMENTS", elements)
+        found = linearised.gather(network.product(weights, linearised.scatter(vector, masks)), masks)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
 def two_outputs() -> Any:
     x = keras.Input((5,))
     first = layers.Dense(4, name="first")(x)

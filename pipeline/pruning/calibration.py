@@ -1,4 +1,4 @@
-"""Second moments of a layer's inputs, streamed."""
+"""Moments of a layer's inputs or outputs, streamed."""
 
 from __future__ import annotations
 
@@ -34,8 +34,32 @@ def moments(batches: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]]
         hessian = hessian + 2 * x.T @ x
         drift = drift + 2 * x.T @ (trained - x)
         count += len(x)
+    _check(count, hessian, drift)
+    return Moments(hessian / count, drift / count)
+
+
+def mean_and_variance(
+    batches: Iterable[NDArray[np.floating]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of each channel, (channels,), the mean and the mean squared distance from it; batches are (rows, channels).
+
+    Batches are put together by their means (Chan, Golub & LeVeque 1983, equation 1.5): sums of squares would lose the
+    variance of a channel that hardly varies. Raises `ValueError` as `moments` does.
+    """
+    mean: NDArray[np.float64] = np.zeros(1)
+    squares: NDArray[np.float64] = np.zeros(1)
+    count = 0
+    for batch in batches:
+        rows = batch.astype(np.float64)
+        own, n = rows.mean(axis=0), len(rows)
+        squares = squares + np.sum((rows - own) ** 2, axis=0) + (own - mean) ** 2 * count * n / (count + n)
+        mean, count = mean + (own - mean) * n / (count + n), count + n
+    _check(count, mean, squares)
+    return mean, squares / count
+
+
+def _check(count: int, *sums: NDArray[np.float64]) -> None:
     if count == 0:
         raise ValueError("expected calibration samples, received none")
-    if not (np.isfinite(hessian).all() and np.isfinite(drift).all()):
+    if not all(np.isfinite(each).all() for each in sums):
         raise ValueError("expected finite activations on the calibration samples, received NaN or infinity")
-    return Moments(hessian / count, drift / count)

@@ -60,6 +60,17 @@ def root(distance: Distance, f: Array) -> Array | None:
     return found
 
 
+def curved(distance: Distance, f: Array, v: Array) -> Array:
+    """R R^T v at outputs `f`, both (n, o): what the gradient changes by along `v`, without R."""
+    if distance == "squared":
+        return v
+    if distance == "sigmoid":
+        p = _sigmoid(f)
+        return np.asarray(p * (1 - p) * v)
+    p = _softmax(f)
+    return np.asarray(p * (v - np.sum(p * v, axis=1, keepdims=True)))
+
+
 def _softmax(f: Array) -> Array:
     return np.exp(_log_softmax(f))
 

@@ -9,12 +9,13 @@ grows until it does, and shrinks after each success. With the squared distance a
 is least squares.
 
 H is factorised (Cholesky) while the free weights are few, else the system is solved by conjugate gradients on products
-with H, preconditioned by the Cholesky factors of the blocks of H that belong to one output unit.
+with H, preconditioned by the Cholesky factors of the blocks of H that belong to one output unit, or to a part of it
+where they would take too much memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,6 +33,8 @@ Solver = Callable[[float], Array]
 DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1e3
 # H, its inverse and what they are made of take 1 GB at most.
 DIRECT = 8_000
+# 256 MiB of float32 for the blocks of the preconditioner, and as much for their factors.
+_BLOCK_ELEMENTS = 1 << 26
 # Above, float64 factors would take too long; their damping is far above float32's rounding.
 _DOUBLE = 4_000
 
@@ -44,6 +47,9 @@ class Network(Protocol):
 
     def linearise(self, weights: Matrices) -> Iterable[Linearised]:
         """The calibration inputs, a batch at a time, through the model with these weights."""
+
+    def product(self, weights: Matrices, direction: Matrices) -> Matrices:
+        """H of all the weights, none held at zero, times a direction: one matrix a layer, as they are."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,8 @@ def refit(
     """At most `steps` steps from `weights`, whose elements are free where `masks` are True and zero elsewhere.
 
     Ends where a step gains less than the share `tolerance` of the distance, or none gains anything. Up to `direct`
-    free weights H is formed; above, the linearised calibration inputs stay in memory while a step is solved for:
-    n (d + o r) numbers for each position of each layer.
+    free weights H is formed; above, a step takes up to 60 products with H. Memory, however many calibration inputs
+    there are: that of a batch, and 1 GB up to `direct`, or 512 MiB and some vectors of the free weights.
     """
     current = [np.where(mask, weight, 0) for weight, mask in zip(weights, masks, strict=True)]
     distances = [network.distance(current)]
@@ -91,8 +97,7 @@ def _improve(
     if not len(start):
         return None
     formed = len(start) <= direct
-    batches: Iterable[Linearised] = network.linearise(weights)
-    solver = _by_cholesky(batches, masks) if formed else _by_gradients(list(batches), masks)
+    solver = (_by_cholesky if formed else _by_gradients)(network, weights, masks)
     while damping <= MOST_DAMPING:
         moved = linearised.scatter(start + solver(damping).astype(start.dtype), masks)
         distance = network.distance(moved)
@@ -102,8 +107,8 @@ def _improve(
     return None
 
 
-def _by_cholesky(batches: Iterable[Linearised], masks: Masks) -> Solver:
-    hessian, gradient = linearised.normal_equations(batches, masks)
+def _by_cholesky(network: Network, weights: Matrices, masks: Masks) -> Solver:
+    hessian, gradient = linearised.normal_equations(network.linearise(weights), masks)
     scale = float(np.mean(np.diag(hessian))) or 1.0
 
     def step(damping: float) -> Array:
@@ -134,16 +139,18 @@ def factorised(hessian: Array, damping: float, most_double: int = _DOUBLE) -> tu
             return factor, damping
 
 
-def _by_gradients(batches: Sequence[Linearised], masks: Masks) -> Solver:
-    every = list(linearised.units(masks))
-    blocks = linearised.unit_blocks(batches, every)
+def _by_gradients(network: Network, weights: Matrices, masks: Masks) -> Solver:
+    free = sum(int(np.count_nonzero(mask)) for mask in masks)
+    every = list(linearised.units(masks, most=max(1, _BLOCK_ELEMENTS // free)))
+    blocks, gradient = linearised.block_equations(network.linearise(weights), masks, every)
     scale = float(np.mean(np.concatenate([np.diag(block) for block in blocks]))) or 1.0
-    count = sum(map(len, batches))
-    pulled = np.sum([linearised.gradient(batch, masks) for batch in batches], axis=0, dtype=np.float64)
-    right: Array = np.asarray(-pulled / count)
 
     def step(damping: float) -> Array:
         factors = [factorised(block, damping * scale, most_double=0)[0] for block in blocks]
+
+        def product(vector: Array) -> Array:
+            image = network.product(weights, linearised.scatter(vector, masks))
+            return linearised.gather(image, masks) + damping * scale * vector
 
         def precondition(residual: Array) -> Array:
             pieces = (
@@ -152,9 +159,7 @@ def _by_gradients(batches: Sequence[Linearised], masks: Masks) -> Solver:
             )
             return np.concatenate(list(pieces))
 
-        return conjugate_gradients(
-            lambda v: linearised.product(batches, masks, v) + damping * scale * v, right, precondition
-        )
+        return conjugate_gradients(product, -gradient, precondition)
 
     return step
 

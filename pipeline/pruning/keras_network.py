@@ -18,6 +18,7 @@ from pipeline.models import graph
 from pipeline.models.graph import Graph, Node
 from pipeline.pruning import distance as distances
 from pipeline.pruning.distance import Distance
+from pipeline.pruning.keras_derivatives import Derivatives
 from pipeline.pruning.linearised import Linearised, Matrices, linearised
 from pipeline.pruning.patches import patches
 
@@ -27,6 +28,8 @@ Samples = Array | Sequence[Array]
 # 64 MiB of float32 for what is kept of a batch: inputs and slopes of the layers.
 _BATCH_ELEMENTS = 1 << 24
 _FORWARD_BATCH = 1024
+# 32 MiB of float32 for what enters and leaves the layers; all that a product keeps of a batch is some ten times that.
+_PRODUCT_ELEMENTS = 1 << 23
 # Each output costs a pass backwards.
 _MOST_OUTPUTS = 1024
 
@@ -57,17 +60,14 @@ class KerasNetwork:
         given = samples if isinstance(samples, list | tuple) else [samples]
         self.samples = [np.asarray(x) for x in given]
         self._split = _split(model, names)
+        self._derivatives = Derivatives(self._split.forward, self._split.layers)
         self.kind: Distance = distance or self._split.link
         self._check_sizes()
         self.target = self.outputs(self.matrices()) if target is None else target
 
     def matrices(self) -> list[Array]:
         """The weights as they are now, one matrix a layer, in float32."""
-        found = []
-        for layer in self._split.layers:
-            kernel, *bias = layer.get_weights()
-            found.append(np.concatenate([kernel.reshape(-1, kernel.shape[-1]), *(b[None] for b in bias)]))
-        return found
+        return self._as_matrices([weight for layer in self._split.layers for weight in layer.get_weights()])
 
     def layer_weights(self, matrices: Matrices) -> dict[str, list[Array]]:
         """What matrices, or masks, are as the layers' `set_weights` takes them: by name, the kernel and any bias."""
@@ -103,6 +103,24 @@ class KerasNetwork:
             pull = distances.gradient(self.kind, logits, target)
             yield linearised(inputs, slopes, pull, distances.root(self.kind, logits))
 
+    def product(self, weights: Matrices, direction: Matrices) -> list[Array]:
+        """The Gauss-Newton matrix of the mean distance times a direction, in batches that take some 300 MiB.
+
+        `direction` and what is returned are one matrix (d, r) a layer, as the weights are.
+        """
+        self._assign(weights)
+        along = [
+            part.astype(np.float32) for parts in self.layer_weights(direction).values() for part in parts
+        ]
+        total = [np.zeros(part.shape) for part in along]
+        for batch in self._batches(max(1, _PRODUCT_ELEMENTS // self._elements(outputs=1))):
+            logits, slopes = self._derivatives.along(batch, along)
+            flat = (array.reshape(len(array), -1) for array in (logits, slopes))
+            curved = distances.curved(self.kind, *flat).reshape(logits.shape)
+            for sum_, part in zip(total, self._derivatives.transposed(batch, curved), strict=True):
+                sum_ += part
+        return self._as_matrices([sum_ / len(self.samples[0]) for sum_ in total])
+
     def _slopes(self, batch: list[Array]) -> tuple[Array, list[Array], list[Array]]:
         """Logits (n, o), and each layer's input rows (n, P, d) and slopes (n, o, P, r)."""
         import tensorflow as tf
@@ -122,6 +140,14 @@ class KerasNetwork:
             [slope.reshape(*slope.shape[:2], -1, slope.shape[-1]) for slope in slopes],
         )
 
+    def _as_matrices(self, weights: Sequence[Array]) -> list[Array]:
+        """From kernels and biases, in the layers' order."""
+        rest, found = iter(weights), []
+        for layer in self._split.layers:
+            kernel, *bias = (next(rest) for _ in layer.weights)
+            found.append(np.concatenate([kernel.reshape(-1, kernel.shape[-1]), *(b[None] for b in bias)]))
+        return found
+
     def _assign(self, matrices: Matrices) -> None:
         for layer, weights in zip(self._split.layers, self.layer_weights(matrices).values(), strict=True):
             layer.set_weights(weights)
@@ -132,12 +158,11 @@ class KerasNetwork:
 
     def _step(self) -> int:
         """The samples of a batch to linearise."""
-        return max(1, _BATCH_ELEMENTS // self.elements())
+        return max(1, _BATCH_ELEMENTS // self._elements(int(np.prod(self._split.forward.output_shape[1:]))))
 
-    def elements(self) -> int:
+    def _elements(self, outputs: int) -> int:
         """How many numbers one sample takes once linearised: positions times inputs, and times outputs and slopes."""
         elements = 0
-        outputs = int(np.prod(self._split.forward.output_shape[1:]))
         _, _, leaving = self._split.until.output
         for layer, a in zip(self._split.layers, leaving, strict=True):
             positions = int(np.prod(a.shape[1:-1]))

@@ -52,7 +52,7 @@ class Linearised:
 
 @dataclass(frozen=True)
 class Unit:
-    """An output of a layer with the inputs whose weights are free; `place` is theirs in the vector."""
+    """An output of a layer with inputs whose weights are free, all or a part; `place` is theirs in the vector."""
 
     layer: int
     column: int
@@ -91,13 +91,14 @@ def scatter(vector: Array, masks: Masks) -> list[Array]:
     return matrices
 
 
-def units(masks: Masks) -> Iterator[Unit]:
-    """The units that have free weights, in the order of the vector."""
+def units(masks: Masks, most: int | None = None) -> Iterator[Unit]:
+    """The units that have free weights, in the order of the vector; those of more than `most` in parts."""
     start = 0
     for layer, mask in enumerate(masks):
         for column in range(mask.shape[1]):
-            rows = np.flatnonzero(mask[:, column])
-            if len(rows):
+            free = np.flatnonzero(mask[:, column])
+            for first in range(0, len(free), most or max(len(free), 1)):
+                rows = free[first:][:most]
                 yield Unit(layer, column, rows, slice(start, start + len(rows)))
                 start += len(rows)
 
@@ -135,12 +136,15 @@ def jacobian(batch: Linearised, unit: Unit) -> Array:
     return columns.reshape(-1, len(unit.rows))
 
 
-def unit_blocks(batches: Iterable[Linearised], chosen: Sequence[Unit]) -> list[Array]:
-    """The blocks of H, (k, k), of each unit's k free weights with one another."""
+def block_equations(
+    batches: Iterable[Linearised], masks: Masks, chosen: Sequence[Unit]
+) -> tuple[list[Array], Array]:
+    """The block of H, (k, k), of each unit's k free weights, and the distance's mean gradient (p,) in float64."""
     blocks: list[Array] = [np.zeros(())] * len(chosen)
-    count = 0
+    pulled, count = np.zeros(sum(int(np.count_nonzero(mask)) for mask in masks)), 0
     for batch in batches:
         count += len(batch)
+        pulled += gradient(batch, masks)
         for index, unit in enumerate(chosen):
             x, slope = batch.inputs[unit.layer], batch.slopes[unit.layer][..., unit.column]
             if x.shape[1] == 1:
@@ -150,26 +154,7 @@ def unit_blocks(batches: Iterable[Linearised], chosen: Sequence[Unit]) -> list[A
                 columns = jacobian(batch, unit)
                 block = columns.T @ columns
             blocks[index] = blocks[index] + block
-    return [block / count for block in blocks]
-
-
-def product(batches: Iterable[Linearised], masks: Masks, vector: Array) -> Array:
-    """H times a vector of the free weights, without H."""
-    matrices, total, count = scatter(vector.astype(np.float32), masks), np.zeros(len(vector)), 0
-    for batch in batches:
-        count += len(batch)
-        layers = list(zip(batch.inputs, batch.slopes, matrices, strict=True))
-        # Through the layers to the rows of R^T J v, (n, o, 1), and back.
-        onward = sum(_flat(slope) @ (x @ matrix).reshape(len(x), -1, 1) for x, slope, matrix in layers)
-        back = [(_flat(slope).transpose(0, 2, 1) @ onward) for slope in batch.slopes]
-        total += gather(
-            [
-                _rows(x).T @ a.reshape(-1, m.shape[1])
-                for x, a, m in zip(batch.inputs, back, matrices, strict=True)
-            ],
-            masks,
-        )
-    return total / count
+    return [block / count for block in blocks], pulled / count
 
 
 def _add_by_units(hessian: Array, batch: Linearised, every: Sequence[Unit]) -> None:
@@ -201,7 +186,3 @@ def _parts(batch: Linearised, p: int) -> Iterator[Linearised]:
 
 def _rows(array: Array) -> Array:
     return array.reshape(-1, array.shape[-1])
-
-
-def _flat(slope: Array) -> Array:
-    return slope.reshape(*slope.shape[:2], -1)

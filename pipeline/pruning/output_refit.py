@@ -14,8 +14,6 @@ from pipeline.pruning.keras_network import KerasNetwork
 
 Array = NDArray[Any]
 
-_MOST_BYTES = 2 << 30
-
 
 def refit_outputs(
     dense: Any,
@@ -28,8 +26,8 @@ def refit_outputs(
 
     Kernels stay zero where their masks (by layer name, of the kernel's shape) are False; weights and biases of every
     Dense and convolution that can lose weights are free. Returns the mean distance of the outputs before and after
-    each Gauss-Newton step taken, `steps` at the most; see `gauss_newton.refit`. Raises `ValueError` for a model that
-    cannot be linearised, or for more samples than fit in 2 GiB once they are.
+    each Gauss-Newton step taken, `steps` at the most; of memory and time see `gauss_newton.refit`. Raises `ValueError`
+    for a model that cannot be linearised.
     """
     names = [node.name for node in Graph(model).element_layers(calibrated=True)]
     if not names:
@@ -41,17 +39,7 @@ def refit_outputs(
         if name in masks:
             kernel = masks[name].reshape(-1, masks[name].shape[-1])
             each[: len(kernel)] = kernel
-    _check_size(network, sum(int(np.count_nonzero(each)) for each in free), len(samples))
     found = gauss_newton.refit(network, network.matrices(), free, steps=steps)
     for name, weights in network.layer_weights(found.weights).items():
         model.get_layer(name).set_weights(weights)
     return found.distances
-
-
-def _check_size(network: KerasNetwork, free: int, samples: int) -> None:
-    size = 4 * network.elements() * samples
-    if free > gauss_newton.DIRECT and size > _MOST_BYTES:
-        raise ValueError(
-            f"{samples} samples take {size / 2**30:.1f} GiB once linearised, {_MOST_BYTES >> 30} are allowed;"
-            f" give {_MOST_BYTES * samples // size} or fewer"
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -35,12 +35,14 @@ Progress = Callable[[str], None]
 class PrunedModel:
     """The pruned copy, the masks of its kernels (True: the weight stays) and a decision for each of its layers.
 
-    Layers that lost no single weight have no mask.
+    Layers that lost no single weight have no mask. Of layers that lost units `outputs` says which are left, as indexes
+    among those they had.
     """
 
     model: Any
     masks: dict[str, NDArray[np.bool_]]
     decisions: list[LayerDecision]
+    outputs: dict[str, NDArray[np.intp]] = field(default_factory=dict)
 
 
 def prune_model(
@@ -80,14 +82,14 @@ def prune_model(
         if granularity != "element":
             raise ValueError(f"{method!r} removes whole units; leave the granularity out")
         units = cast(importance.UnitImportance, chosen)
-        twin, told = remove_units(
+        twin, told, outputs = remove_units(
             *(trained, units, _goal(sparsity, budget, parse(granularity))),
             *(cast(importance.UnitOptions, options), calibration, progress),
             allocation=_allocation(method, chosen, allocation),
             rules=rules,
             objective=objective,
         )
-        return PrunedModel(twin, {}, told)
+        return PrunedModel(twin, {}, told, outputs)
     elements = cast(importance.ElementImportance, chosen)
     request = Request(
         goal=_goal(sparsity, budget, parse(granularity)),

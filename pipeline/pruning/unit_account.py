@@ -50,6 +50,14 @@ class Account:
             units_after=len(width) - self._lost(width) or None,
         )
 
+    def outputs(self) -> dict[str, Units]:
+        """Of each layer that lost outputs, its last axis, those that are left."""
+        staying = {
+            name: self.anatomy.stays(labels, self.leaving)
+            for name, labels in self.anatomy.flow.widths.items()
+        }
+        return {name: np.flatnonzero(stays) for name, stays in staying.items() if not stays.all()}
+
     def _own(self, layer: str) -> list[str]:
         """A sentence or more on the units that the layer makes, as far as they are known."""
         told = [self._group(group, layer) for group in self.anatomy.groups if layer in _makers(group)]

@@ -34,9 +34,9 @@ def remove_units(
     allocation: str,
     rules: Sequence[Rule],
     objective: Objective | None,
-) -> tuple[Any, list[LayerDecision]]:
-    """A copy of the model without what `goal` says, a share of its units or all that is above a budget, and a decision
-    for each layer. Of `allocation` see `unit_allocation`.
+) -> tuple[Any, list[LayerDecision], dict[str, Units]]:
+    """A copy of the model without what `goal` says, a share of its units or all that is above a budget, a decision for
+    each layer, and of each layer that lost outputs which are left. Of `allocation` see `unit_allocation`.
 
     With `calibration`, model inputs, the layers that read the units are reconstructed; `objective` is what training
     lowers on these samples, for methods that need labels. Raises `ValueError`, before any unit is judged where that can
@@ -61,7 +61,7 @@ def remove_units(
     decisions = [account.decision(node, twin.get_layer(node.name)) for node in trained.layers()]
     for decision in decisions:
         progress(f"{decision.layer}: {decision.reason}")
-    return twin, decisions
+    return twin, decisions, account.outputs()
 
 
 def chosen(scores: NDArray[np.floating], count: int) -> Units:

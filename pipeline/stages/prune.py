@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from pipeline.models.load import load_model, save_model
 from pipeline.models.quiet import keras_module
 from pipeline.models.sample_gradients import Objective
 from pipeline.plan import PlanBase
-from pipeline.plan_pruning import FineTuneSection, RefitSection
+from pipeline.plan_pruning import FineTuneSection, RefitSection, SamplesSection
 from pipeline.progress import Say
 from pipeline.pruning import importance
+from pipeline.pruning.batch_norm import reestimate
+from pipeline.pruning.bias_correction import correct_biases
 from pipeline.pruning.budget import Budget
 from pipeline.pruning.distillation import Distillation
 from pipeline.pruning.output_refit import refit_outputs
@@ -44,6 +47,8 @@ class Options(BaseModel):
     allocation: str
     rules: tuple[Rule, ...]
     method_options: SerializeAsAny[BaseModel]
+    bias_correction: SamplesSection | None
+    batch_norm: SamplesSection | None
     refit: RefitSection | None
     fine_tune: FineTuneSection | None
     loss: str | None
@@ -61,6 +66,8 @@ def options(plan: PlanBase) -> Options:
         allocation=plan.prune.allocation,
         rules=plan.prune.rules,
         method_options=plan.prune.options,
+        bias_correction=plan.prune.bias_correction if plan.prune.bias_correction.samples else None,
+        batch_norm=plan.prune.batch_norm if plan.prune.batch_norm.samples else None,
         refit=plan.prune.refit if plan.prune.refit.steps else None,
         fine_tune=tuning,
         loss=plan.loss if tuning or plan.prune.needs_labels else None,
@@ -98,6 +105,7 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
         )
     except ValueError as error:
         raise UserError(f"prune: {error}") from error
+    pruned = _means_restored(options, model, pruned, dataset, say)
     _refit(options.refit, model, pruned, dataset, say)
     report: dict[str, Any] = {
         "decisions": [decision.model_dump() for decision in pruned.decisions],
@@ -114,6 +122,34 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     with store.new("keras") as path:
         save_model(pruned.model, path)
         return {"model": store.put_file("keras", path), "report": store.put_json(report)}
+
+
+def _means_restored(
+    options: Options, dense: Any, pruned: PrunedModel, dataset: data.Dataset, say: Say
+) -> PrunedModel:
+    """The biases, then the batch-norm statistics, as the plan asks; decisions say what became of each layer."""
+    steps: Mapping[str, Callable[[np.ndarray], dict[str, str]]] = {
+        "bias_correction": lambda x: correct_biases(dense, pruned.model, x, pruned.outputs),
+        "batch_norm": lambda x: reestimate(dense, pruned.model, x),
+    }
+    decisions = pruned.decisions
+    for key, step in steps.items():
+        section: SamplesSection | None = getattr(options, key)
+        if section is None:
+            continue
+        try:
+            told = step(_shuffled(dataset)[: section.samples])
+        except ValueError as error:
+            raise UserError(f"prune.{key}: {error}") from error
+        for layer, sentence in told.items():
+            say(f"{layer}: {sentence}")
+        decisions = [
+            each.model_copy(update={"reason": f"{each.reason} {told[each.layer]}"})
+            if each.layer in told
+            else each
+            for each in decisions
+        ]
+    return replace(pruned, decisions=decisions)
 
 
 def _refit(
