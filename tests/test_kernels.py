@@ -13,8 +13,14 @@ from pipeline.models.einsum import Einsum
 from pipeline.models.graph import Graph
 from pipeline.models.kernels import kernel_named, kernels_of, why_not_pruned
 from pipeline.models.observation import entering, observed
+from pipeline.models.operations import multiply_accumulates
 from pipeline.models.sensitivity import sensitivity
+from pipeline.pruning import importance
+from pipeline.pruning.budget import Budget
 from pipeline.pruning.keras_layers import kernel_moments
+from pipeline.pruning.prune import PrunedModel, prune_model
+from pipeline.pruning.recovery import fine_tune
+from pipeline.pruning.rules import Rule
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(7, 5, 3)).astype(np.float32)
@@ -262,3 +268,99 @@ def test_a_batch_of_nothing_but_masked_steps_is_no_trouble() -> None:
     kernel = kernel_named(wired, "r/kernel")
     counts = [int(counted.sum()) for _, counted in entering(wired, kernel, x, batch_size=4)]
     assert counts[0] == 0 and sum(counts) == COUNTED.sum()
+
+
+def every_kind() -> Any:
+    keras.utils.set_random_seed(3)
+    sequence = keras.Input((5, 3))
+    x = layers.Bidirectional(layers.GRU(4, return_sequences=True), name="both")(sequence)
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 3, name="attention")(x, x)])
+    x = layers.TimeDistributed(layers.Dense(6, activation="relu"), name="each")(x)
+    return keras.Model(sequence, layers.Dense(2, name="out")(layers.LSTM(3, name="lstm")(x)))
+
+
+def recurrent_model() -> Any:
+    keras.utils.set_random_seed(4)
+    both = layers.Bidirectional(layers.SimpleRNN(4, unroll=True), name="both")
+    return keras.Sequential([keras.Input((5, 3)), both, layers.Dense(2, name="out")])
+
+
+ATTENTION = [f"attention/{part}/kernel" for part in ("query", "key", "value", "output")]
+BOTH = [f"both/{side}/{part}" for side in ("forward", "backward") for part in ("kernel", "recurrent_kernel")]
+KERNELS = [*BOTH, *ATTENTION, "each", "lstm/kernel", "lstm/recurrent_kernel", "out"]
+
+
+def pruned(method: str, subject: Any, **more: Any) -> PrunedModel:
+    options = importance.load(method).Options()
+    x = np.random.default_rng(1).normal(size=(40, 5, 3)).astype(np.float32)
+    more = {"sparsity": 0.5, "allocation": "uniform", **more}
+    return prune_model(subject, method, more.pop("sparsity"), options, x, **more)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "hessian"])
+def test_every_kernel_is_pruned_each_with_a_decision_of_its_own(method: str) -> None:
+    subject = every_kind()
+    found = pruned(method, subject)
+    assert list(found.masks) == KERNELS
+    told = [decision for decision in found.decisions if decision.action == "pruned"]
+    assert [decision.layer for decision in told] == KERNELS
+    wired, before = Graph(found.model), Graph(subject)
+    for decision in told:
+        kernel, mask = kernel_named(wired, decision.layer), found.masks[decision.layer]
+        weights = np.asarray(kernel.variable)
+        assert mask.shape == weights.shape and not weights[~mask].any()
+        assert decision.weights_before == mask.size
+        assert decision.weights_after == np.count_nonzero(weights) == pytest.approx(mask.size / 2, abs=1)
+        assert decision.kind == before.nodes[decision.layer.split("/")[0]].kind
+
+
+def test_the_same_inputs_give_the_same_bits() -> None:
+    found, again = (pruned("hessian", recurrent_model(), allocation="global") for _ in range(2))
+    for mine, theirs in zip(found.model.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_rules_are_for_a_layer_or_for_one_of_its_kernels() -> None:
+    rules = [
+        Rule(layers="attention", skip=True),
+        Rule(layers="*/recurrent_kernel", sparsity=0.25),
+        Rule(layers="both", sparsity=0.75),
+    ]
+    found = pruned("magnitude", every_kind(), rules=rules)
+    gone = {name: 1 - np.count_nonzero(mask) / mask.size for name, mask in found.masks.items()}
+    assert not set(gone) & set(ATTENTION)
+    assert {name: share for name, share in gone.items() if name in BOTH} == {
+        name: 0.25 if name.endswith("recurrent_kernel") else 0.75 for name in BOTH
+    }
+    assert gone["lstm/recurrent_kernel"] == 0.25 and gone["lstm/kernel"] == 0.5
+    with pytest.raises(
+        ValueError, match=r"no layer is called 'lstm/bias'; .* lstm/kernel, lstm/recurrent_kernel"
+    ):
+        pruned("magnitude", every_kind(), rules=[Rule(layers="lstm/bias", skip=True)])
+
+
+@pytest.mark.parametrize("gradual", [False, True])
+def test_weights_removed_from_recurrent_kernels_stay_removed_while_the_rest_learns(gradual: bool) -> None:
+    found = pruned("magnitude", recurrent_model())
+    assert list(found.masks) == [*BOTH, "out"]
+    before = {name: np.asarray(kernel_named(Graph(found.model), name).variable) for name in found.masks}
+    y = RANDOM.normal(size=(7, 2)).astype(np.float32)
+    fine_tune(found.model, found.masks, X, y, "mse", 4, 4, 0.01, seed=0, gradual=gradual)
+    for name, mask in found.masks.items():
+        weights = np.asarray(kernel_named(Graph(found.model), name).variable)
+        assert np.count_nonzero(weights == 0) == np.count_nonzero(~mask)
+        assert gradual or not weights[~mask].any()
+        assert np.abs(weights - before[name])[mask].max() > 0
+
+
+def test_multiply_accumulates_count_each_kernel_as_often_as_it_is_applied() -> None:
+    subject = every_kind()
+    wired = Graph(subject)
+    sizes = {name: kernel_named(wired, name).matrix().size for name in KERNELS}
+    spent = {name: size if name == "out" else 5 * size for name, size in sizes.items()}
+    assert sum(multiply_accumulates(node) for node in wired.nodes.values()) == sum(spent.values())
+    found = pruned("magnitude", subject, sparsity=None, budget=Budget(macs=2000))
+    left = sum(spent[name] * np.count_nonzero(mask) / mask.size for name, mask in found.masks.items())
+    assert 1980 < left <= 2000
+    einsum = sequence_model(layers.EinsumDense("abc,cde->abde", (None, 2, 4), name="split"))
+    assert multiply_accumulates(Graph(einsum).nodes["split"]) == 5 * 3 * 2 * 4

@@ -30,9 +30,9 @@ class Einsum:
             return "Its kernel's axes are not those of its inputs followed by those of its outputs."
         return None
 
-    def made_axes(self, ndim: int) -> list[int]:
-        """Which axes of an output of `ndim` those of the kernel are, in the kernel's order."""
-        return _places(self.output, self.made, ndim)
+    def summed_axes(self, ndim: int) -> list[int]:
+        """Which axes of inputs of `ndim` are summed over, in the kernel's order."""
+        return _places(self.inputs, self.summed, ndim)
 
     def input_rows(self, entering: Array) -> Array:
         """The inputs as rows (n, d)."""

@@ -44,6 +44,7 @@ WITHIN = {
     **dict.fromkeys(RECURRENT_KINDS, (("cell",), ("LSTMCell", "GRUCell", "SimpleRNNCell"))),
     "Bidirectional": (("forward_layer", "backward_layer"), RECURRENT_KINDS),
     "TimeDistributed": (("layer",), KERNEL_KINDS),
+    "MultiHeadAttention": (("query_dense", "key_dense", "value_dense", "output_dense"), ("EinsumDense",)),
 }
 # Of layers that people might expect to be pruned: why they are not.
 ELEMENT_REASONS = {

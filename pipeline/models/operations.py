@@ -22,12 +22,8 @@ def positions(node: Node) -> int:
     elif node.kind == "MultiHeadAttention":
         where = shape[1:-1]
     elif node.kind == "EinsumDense":
-        made = Einsum(node.layer.equation).made_axes(len(node.layer.compute_output_shape(shape)))
-        where = [
-            size
-            for axis, size in enumerate(node.layer.compute_output_shape(shape))
-            if axis and axis not in made
-        ]
+        summed = Einsum(node.layer.equation).summed_axes(len(shape))
+        where = [size for axis, size in enumerate(shape) if axis not in (0, *summed)]
     else:
         counted = shape if "Transpose" in node.kind else node.layer.compute_output_shape(shape)
         where = counted[2:] if getattr(node.layer, "data_format", None) == "channels_first" else counted[1:-1]
