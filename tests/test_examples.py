@@ -13,7 +13,14 @@ from pipeline.artifacts import Store
 from pipeline.progress import Progress
 from tests.workspace import ROOT
 
-PRUNED = {"digits_lstm": {"dense1", "classes"}, "text": {"dense1", "classes"}}
+# Every kernel, and no other.
+PRUNED = {
+    "digits_lstm": {"lstm/kernel", "lstm/recurrent_kernel", "dense1", "classes"},
+    "text": {
+        *(f"attention/{part}/kernel" for part in ("query", "key", "value", "output")),
+        *("dense1", "classes"),
+    },
+}
 
 
 @pytest.mark.parametrize("name", sorted(PRUNED))
@@ -21,12 +28,16 @@ def test_an_example_is_pruned_and_converted_to_operators_of_every_runtime(tmp_pa
     # The converter refuses what needs other operators, and the host's interpreter has none.
     plan, folder = locate.read_plan(
         str(ROOT / "examples" / f"{name}.yaml"),
-        ["train.epochs=1", "train.batch_size=256", "prune.hessian.calibration_samples=64"],
+        [
+            *("train.epochs=1", "train.batch_size=256"),
+            *("prune.hessian.calibration_samples=64", "prune.allocation=uniform"),
+        ],
     )
     run = engine.run_host_stages(plan, folder, Store(tmp_path), Progress())
     pruned = {each["layer"]: each for each in run.report("prune")["decisions"]}
-    assert {layer for layer, each in pruned.items() if each["action"] == "pruned"} >= PRUNED[name]
+    assert {layer for layer, each in pruned.items() if each["action"] == "pruned"} == PRUNED[name]
     assert all(each["reason"] for each in pruned.values())
+    assert all(pruned[kernel]["loss_increase"] > 0 for kernel in PRUNED[name])
     assert run.report("convert")["agreement"]["agrees"]
 
 

@@ -37,8 +37,7 @@ def test_each_layer_has_its_place_and_its_reason() -> None:
     assert reasons["grouped"] == "A convolution in groups is left whole, and this one has 2."
     assert "depthwise convolution has few weights" in str(reasons["depthwise"])
     assert reasons["norm"] == (
-        "Weights are removed from Keras' own Dense, Conv1D, Conv2D, SeparableConv1D, SeparableConv2D, EinsumDense, "
-        "and this is a BatchNormalization."
+        "In a layer of kind BatchNormalization no kernel is known that single weights could leave."
     )
     assert reasons["twice"] == "The layer is shared: one kernel serves several places of the model."
     assert reasons["inner"] == "A model within the model is left whole."

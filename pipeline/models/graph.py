@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +33,19 @@ class Call:
     outputs: tuple[Tensor, ...]
 
 
-# The layers that single weights are removed from; those of the first line as products of inputs and a kernel.
-CALIBRATED_KINDS = ("Dense", "Conv1D", "Conv2D")
-ELEMENT_KINDS = (*CALIBRATED_KINDS, "SeparableConv1D", "SeparableConv2D", "EinsumDense")
+# The layers that single weights are removed from: those that are one product of inputs and a kernel, those that have
+# one kernel within them, those with several. What kernels a layer has `kernels` says.
+PRODUCT_KINDS = ("Dense", "Conv1D", "Conv2D")
+KERNEL_KINDS = (*PRODUCT_KINDS, "SeparableConv1D", "SeparableConv2D", "EinsumDense")
+RECURRENT_KINDS = ("LSTM", "GRU", "SimpleRNN", "RNN")
+ELEMENT_KINDS = (*KERNEL_KINDS, *RECURRENT_KINDS, "Bidirectional", "TimeDistributed", "MultiHeadAttention")
+# Of what a layer is made of: by which attributes, and of which kinds that must be.
+WITHIN = {
+    **dict.fromkeys(RECURRENT_KINDS, (("cell",), ("LSTMCell", "GRUCell", "SimpleRNNCell"))),
+    "Bidirectional": (("forward_layer", "backward_layer"), RECURRENT_KINDS),
+    "TimeDistributed": (("layer",), KERNEL_KINDS),
+    "MultiHeadAttention": (("query_dense", "key_dense", "value_dense", "output_dense"), ("EinsumDense",)),
+}
 # Of layers that people might expect to be pruned: why they are not.
 ELEMENT_REASONS = {
     "DepthwiseConv1D": "A depthwise convolution has few weights, each of which serves a whole channel.",
@@ -47,8 +58,8 @@ ELEMENT_REASONS = {
 class Node:
     """A layer, or a bare operation, and the names of those it is wired to.
 
-    `source` is the symbolic tensor that enters it, None where nothing does. A layer is shared when the model
-    calls it more than once, or when another layer holds one of its weights too, which is `tied`.
+    `source` is the symbolic tensor that enters it, None where nothing does; `calls` is how often the model calls it. A
+    layer is shared when that is more than once, or when another layer holds one of its weights too, which is `tied`.
     """
 
     name: str
@@ -57,6 +68,7 @@ class Node:
     source: Any
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
+    calls: int
     is_output: bool
     shared: bool
     tied: bool
@@ -92,20 +104,37 @@ class Graph:
         """
         import keras
 
+        for entering in self.run(self.nodes[name].source, samples, batch_size):
+            yield np.asarray(keras.ops.convert_to_numpy(entering), np.float32)
+
+    def run(
+        self,
+        tensors: Any,
+        samples: NDArray[Any],
+        batch_size: int = 64,
+        during: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> Iterator[Any]:
+        """What the symbolic `tensors` of the model are for the inputs `samples`, a batch at a time.
+
+        Each batch is computed within `during()`. Raises `ValueError` for a model of several inputs.
+        """
+        import keras
+
         if len(self.model.inputs) != 1:
             raise ValueError(
                 f"calibration needs a model with one input, this one has {len(self.model.inputs)}"
             )
-        until = keras.Model(self.model.inputs[0], self.nodes[name].source)
+        until = keras.Model(self.model.inputs[0], tensors)
         for start in range(0, len(samples), batch_size):
-            entering = until(samples[start : start + batch_size], training=False)
-            yield np.asarray(keras.ops.convert_to_numpy(entering), np.float32)
+            with during():
+                found = until(samples[start : start + batch_size], training=False)
+            yield found
 
 
 def why_not_elements(node: Node, calibrated: bool = False) -> str | None:
     """A sentence saying why no single weight of the layer is removed; None when some can be.
 
-    `calibrated`: by a method that has to see the layer as a product of its inputs and its kernel.
+    `calibrated`: as one product of inputs and a kernel, which the whole layer has to be.
     """
     layer = node.layer
     if node.nested:
@@ -114,20 +143,24 @@ def why_not_elements(node: Node, calibrated: bool = False) -> str | None:
         return f"A layer of kind {node.kind} has no weights."
     if node.kind in ELEMENT_REASONS and _is_of_keras(type(layer)):
         return ELEMENT_REASONS[node.kind]
-    kinds = CALIBRATED_KINDS if calibrated else ELEMENT_KINDS
-    if node.kind not in kinds or not _is_of_keras(type(layer)):
-        return f"Weights are removed from Keras' own {', '.join(kinds)}, and this is a {node.kind}."
-    if node.shared:
-        return "The layer is shared: one kernel serves several places of the model."
+    if reason := _why_not_within(layer, PRODUCT_KINDS if calibrated else ELEMENT_KINDS):
+        return reason
+    return "The layer is shared: one kernel serves several places of the model." if node.shared else None
+
+
+def _why_not_within(layer: Any, kinds: Sequence[str]) -> str | None:
+    kind = type(layer).__name__
+    if kind not in kinds or not _is_of_keras(type(layer)):
+        return f"In a layer of kind {kind} no kernel is known that single weights could leave."
     if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
         return "The kernel is quantised, or carries a low-rank adapter."
     if getattr(layer, "groups", 1) != 1:
         return f"A convolution in groups is left whole, and this one has {layer.groups}."
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return "A convolution with its channels first is left whole."
-    if node.kind == "EinsumDense" and len(layer.kernel.shape) != 2:
-        return "Its kernel has more axes than one of inputs and one of outputs."
-    return None
+    attributes, allowed = WITHIN.get(kind, ((), ()))
+    reasons = (_why_not_within(getattr(layer, attribute), allowed) for attribute in attributes)
+    return next((reason for reason in reasons if reason is not None), None)
 
 
 def why_not_followed(node: Node) -> str | None:
@@ -251,6 +284,7 @@ def _nodes(model: Any) -> Iterator[Node]:
             source=next(iter(own[0].input_tensors), None),
             producers=producers[layer],
             consumers=tuple(other.name for other in calls for name in producers[other] if name == layer.name),
+            calls=len(own),
             is_output=layer in last,
             shared=len(own) > 1 or tied,
             tied=tied,

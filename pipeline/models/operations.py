@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.models.einsum import Einsum
 from pipeline.models.graph import Graph, Node
 
 RECURRENT = ("LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "RNN", "Bidirectional")
@@ -12,11 +13,17 @@ RECURRENT = ("LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D
 def positions(node: Node) -> int:
     """How often the layer's kernels are applied to one sample: pixels of a convolution's output, steps of a sequence.
 
-    Raises `ValueError` where the model leaves such a size open.
+    Of attention, which may read two sequences, the steps of the query. Raises `ValueError` where the model leaves such
+    a size open.
     """
     shape = node.source.shape
     if node.kind in RECURRENT:
         where = shape[1:2]
+    elif node.kind == "MultiHeadAttention":
+        where = shape[1:-1]
+    elif node.kind == "EinsumDense":
+        summed = Einsum(node.layer.equation).summed_axes(len(shape))
+        where = [size for axis, size in enumerate(shape) if axis not in (0, *summed)]
     else:
         counted = shape if "Transpose" in node.kind else node.layer.compute_output_shape(shape)
         where = counted[2:] if getattr(node.layer, "data_format", None) == "channels_first" else counted[1:-1]
@@ -46,5 +53,5 @@ def times_multiplied(node: Node) -> list[int]:
     kernels = [
         len(weight.shape) >= 2 and weight.name != "bias" and node.kind != "Embedding" for weight in weights
     ]
-    times = positions(node) * max(len(node.producers), 1) if any(kernels) else 0
+    times = positions(node) * node.calls if any(kernels) else 0
     return [times if kernel else 0 for kernel in kernels]

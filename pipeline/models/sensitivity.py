@@ -1,14 +1,17 @@
-"""How much the outputs of a model depend on those of a layer within it."""
+"""How much the outputs of a model depend on those of a kernel within it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.models import graph
+from pipeline.models.graph import Graph
+from pipeline.models.kernels import Kernel, kernel_named
+from pipeline.models.observation import observed
 
 # More model outputs than this are combined at random.
 _PROBES = 32
@@ -17,52 +20,43 @@ _PROBES = 32
 def sensitivity(
     model: Any, names: Sequence[str], samples: NDArray[Any], batch_size: int = 64
 ) -> dict[str, NDArray[np.float64]]:
-    """For each of the layers `names` (r,): the squares of the derivatives of the model's outputs by the layer's
-    outputs before its activation, summed over model outputs and positions, and averaged over `samples`.
+    """For each of the kernels `names` (r,): the squares of the derivatives of the model's outputs by what the kernel's
+    product with its inputs is, summed over model outputs and positions (steps of a sequence), and averaged over
+    `samples`.
 
-    Of a model of more than 32 outputs the sum over them is estimated without bias by 32 combinations with random
-    signs, the same every time (Hutchinson 1990). The layers are Keras' own, with an activation, and called once.
+    What a recurrent layer carries on through time is in the derivatives. Of a model of more than 32 outputs the sum
+    over them is estimated without bias by 32 combinations with random signs, the same every time (Hutchinson 1990).
     """
-    import tensorflow as tf
-
-    twin = graph.copy(model)
-    seen: dict[str, Any] = {}
-    for name in names:
-        layer = twin.get_layer(name)
-        layer.activation = _watched(name, layer.activation, seen)
-    totals: dict[str, Any] = {}
+    wired = Graph(graph.copy(model))
+    kernels = {name: kernel_named(wired, name) for name in names}
+    totals: dict[str, Any] = dict.fromkeys(names, 0)
     for start in range(0, len(samples), batch_size):
-        batch = samples[start : start + batch_size]
-        with tf.GradientTape(persistent=True) as tape:
-            seen["tape"] = tape
-            outputs = tf.concat(
-                [tf.reshape(out, (len(batch), -1)) for out in tf.nest.flatten(twin(batch, training=False))],
-                axis=1,
-            )
-            probes = [tf.reduce_sum(outputs * signs) for signs in _probes(int(outputs.shape[1]))]
-        for probe in probes:
-            slopes = tape.gradient(
-                probe,
-                {name: seen[name] for name in names},
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            )
-            for name, slope in slopes.items():
-                square = np.square(np.asarray(slope, np.float64))
-                totals[name] = totals.get(name, 0) + square.sum(axis=tuple(range(square.ndim - 1)))
-        del tape
+        for name, slope in _slopes(wired.model, kernels, samples[start : start + batch_size]):
+            totals[name] = totals[name] + np.sum(kernels[name].output_rows(slope) ** 2, axis=0)
     return {name: total / len(samples) for name, total in totals.items()}
 
 
-def _watched(name: str, own: Callable[[Any], Any], seen: dict[str, Any]) -> Callable[[Any], Any]:
-    """The activation `own`, which also puts into `seen` what enters it, watched by the tape there."""
+def _slopes(
+    model: Any, kernels: Mapping[str, Kernel], batch: NDArray[Any]
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """The derivatives of each output of the model, or combination, by each product with a kernel."""
+    import tensorflow as tf
 
-    def activation(entering: Any) -> Any:
-        if "tape" in seen:
-            seen["tape"].watch(entering)
-            seen[name] = entering
-        return own(entering)
+    products: dict[str, list[Any]] = {name: [] for name in kernels}
+    tape = tf.GradientTape(persistent=True)
 
-    return activation
+    def note(name: str, _: Any, product: Any) -> None:
+        tape.watch(product)
+        products[name].append(product)
+
+    with tape:
+        with observed(list(kernels.values()), note):
+            found = tf.nest.flatten(model(batch, training=False))
+        outputs = tf.concat([tf.reshape(output, (len(batch), -1)) for output in found], axis=1)
+        probes = [tf.reduce_sum(outputs * signs) for signs in _probes(int(outputs.shape[1]))]
+    for probe in probes:
+        slopes = tape.gradient(probe, products, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        yield from ((name, np.asarray(slope, np.float64)) for name, each in slopes.items() for slope in each)
 
 
 def _probes(outputs: int) -> NDArray[np.float32]:

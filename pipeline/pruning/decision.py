@@ -8,11 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class LayerDecision(BaseModel):
-    """One for every layer of the model, also for those left alone."""
+    """One for every layer of the model, also for those left alone; for each kernel where a layer has several."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layer: str
+    layer: str = Field(
+        description="its name; of one of several kernels that of the kernel, 'lstm/recurrent_kernel'"
+    )
     kind: str = Field(description="the Keras class")
     action: Literal["pruned", "units removed", "kept"]
     reason: str = Field(description="a sentence")

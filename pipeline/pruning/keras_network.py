@@ -263,7 +263,7 @@ def why_not_linearised(node: Node) -> str | None:
     if node.kind == "Conv1D":
         plain = node.layer.groups == 1 and node.layer.data_format == "channels_last" and not node.shared
         return None if plain else "expected a Conv1D of one group, channels last, that the model calls once"
-    return graph.why_not_elements(node)
+    return graph.why_not_elements(node, calibrated=True)
 
 
 def _rows(layer: Any, entering: Array) -> Array:

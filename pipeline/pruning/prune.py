@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from pipeline.models import graph
 from pipeline.models.graph import Graph, Node
+from pipeline.models.kernels import kernel_named, kernels_of, why_not_pruned
 from pipeline.models.operations import multiply_accumulates, positions
 from pipeline.models.sample_gradients import Objective
 from pipeline.models.sensitivity import sensitivity
@@ -22,7 +23,7 @@ from pipeline.pruning.budget import Budget, Fixed
 from pipeline.pruning.decision import LayerDecision
 from pipeline.pruning.elements import prune_layers
 from pipeline.pruning.granularity import Granularity, parse
-from pipeline.pruning.keras_layers import kernel_of, layer_of
+from pipeline.pruning.keras_layers import layer_of
 from pipeline.pruning.layer import Layer
 from pipeline.pruning.rules import Rule, terms
 from pipeline.pruning.units import remove_units
@@ -33,10 +34,11 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class PrunedModel:
-    """The pruned copy, the masks of its kernels (True: the weight stays) and a decision for each of its layers.
+    """The pruned copy, the masks of its kernels (True: the weight stays), and a decision for each of its layers, or of
+    each kernel where a layer has several.
 
-    Layers that lost no single weight have no mask. Of layers that lost units `outputs` says which are left, as indexes
-    among those they had.
+    Masks are by the kernel's name, see `Kernel`. Kernels that lost no single weight have none. Of layers that lost
+    units `outputs` says which are left, as indexes among those they had.
     """
 
     model: Any
@@ -95,7 +97,7 @@ def prune_model(
         goal=_goal(sparsity, budget, parse(granularity)),
         granularity=parse(granularity),
         allocation=_allocation(method, chosen, allocation),
-        terms=terms(rules, [node.name for node in trained.layers()]),
+        terms=terms(rules, [name for node in trained.layers() for name in _names(node)]),
     )
     return _remove_elements(trained, elements, options, request, calibration, progress)
 
@@ -151,28 +153,33 @@ def _remove_elements(
     progress: Progress,
 ) -> PrunedModel:
     now = Graph(graph.copy(trained.model))
-    nodes = trained.element_layers(calibrated="calibration" in method.NEEDS)
+    calibrated = "calibration" in method.NEEDS
+    every = [kernel for node in trained.nodes.values() for kernel in kernels_of(node)]
+    kernels = [kernel for kernel in every if why_not_pruned(kernel, calibrated) is None]
     counted = isinstance(request.goal, Budget) and request.goal.measure == "macs"
     sensitivities = functools.cache(
-        lambda: sensitivity(trained.model, [node.name for node in nodes], cast(Array, calibration))
+        lambda: sensitivity(trained.model, [kernel.name for kernel in kernels], cast(Array, calibration))
     )
     layers = [
-        layer_of(node, trained, now, calibration, sensitivities, positions(node) if counted else 1)
-        for node in nodes
+        layer_of(kernel, trained, now, calibration, sensitivities, positions(kernel.node) if counted else 1)
+        for kernel in kernels
     ]
     request = replace(request, fixed=_fixed(trained, layers, counted))
     masks: dict[str, NDArray[np.bool_]] = {}
     decisions: dict[str, LayerDecision] = {}
     for made in prune_layers(layers, method, options, request):
-        kernel = kernel_of(now.nodes[made.name].layer)
-        kernel.assign(made.weight.reshape(kernel.shape))
+        variable = kernel_named(now, made.name).variable
+        variable.assign(made.weight.reshape(variable.shape))
         if made.decision.action == "pruned":
-            masks[made.name] = made.mask.reshape(kernel.shape)
+            masks[made.name] = made.mask.reshape(variable.shape)
         decisions[made.name] = made.decision
         progress(f"{made.name}: {made.decision.reason}")
-    calibrated = "calibration" in method.NEEDS
-    every = [decisions.get(node.name) or _left_alone(node, calibrated) for node in trained.layers()]
-    return PrunedModel(now.model, masks, every)
+    return PrunedModel(now.model, masks, list(_every_decision(trained, decisions, calibrated)))
+
+
+def _names(node: Node) -> list[str]:
+    """What rules are for: the layer's kernels, or the layer where it has none."""
+    return [kernel.name for kernel in kernels_of(node)] or [node.name]
 
 
 def _fixed(trained: Graph, layers: Sequence[Layer], counted: bool) -> Fixed:
@@ -182,13 +189,26 @@ def _fixed(trained: Graph, layers: Sequence[Layer], counted: bool) -> Fixed:
     return Fixed(parameters, macs - sum(layer.positions * layer.weight.size for layer in layers if counted))
 
 
-def _left_alone(node: Node, calibrated: bool) -> LayerDecision:
-    weights = graph.kernel_weights(node.layer)
+def _every_decision(
+    trained: Graph, made: Mapping[str, LayerDecision], calibrated: bool
+) -> Iterator[LayerDecision]:
+    """Those `made` of the kernels, by name, and one for each kernel, or layer without any, that was left alone."""
+    for node in trained.layers():
+        kernels = kernels_of(node)
+        if not kernels:
+            yield _kept(node.name, node, graph.kernel_weights(node.layer), graph.why_not_elements(node))
+        for kernel in kernels:
+            reason = why_not_pruned(kernel, calibrated)
+            weights = int(np.count_nonzero(kernel.matrix()))
+            yield made[kernel.name] if reason is None else _kept(kernel.name, node, weights, reason)
+
+
+def _kept(name: str, node: Node, weights: int, reason: str | None) -> LayerDecision:
     return LayerDecision(
-        layer=node.name,
+        layer=name,
         kind=node.kind,
         action="kept",
-        reason=graph.why_not_elements(node, calibrated) or "The method had nothing to say about the layer.",
+        reason=reason or "It has no kernel.",
         weights_before=weights,
         weights_after=weights,
     )

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.models import graph
+from pipeline.models.graph import Graph
+from pipeline.models.kernels import kernel_named
 from pipeline.pruning.distillation import Distillation, distance
-from pipeline.pruning.keras_layers import kernel_of
 from pipeline.pruning.schedule import Gradual, gradual_mask
 
 
@@ -31,9 +32,9 @@ def fine_tune(
 ) -> None:
     """Train `model` with Adam; after every step its kernels are zero where their masks are False.
 
-    `masks` are by layer name, of the kernel's shape; biases, normalisation and layers without a mask are free.
-    `gradual` takes from the masks only how many weights of each layer are to go: none at first, and in the end as
-    many, in each layer those of the smallest magnitude by then. `distillation` adds the dense model's answers to
+    `masks` are by the kernel's name, of its shape; biases, normalisation and kernels without a mask are free.
+    `gradual` takes from the masks only how many weights of each kernel are to go: none at first, and in the end as
+    many, in each kernel those of the smallest magnitude by then. `distillation` adds the dense model's answers to
     what is learnt. `on_epoch` gets the epoch, from 0, and its mean loss. Seeds Python's, numpy's and Keras' global
     generators, so that a run can be repeated. Raises `ValueError` when the loss is no longer finite; `model` is
     then as it was.
@@ -54,15 +55,16 @@ def fine_tune(
         name: keras.Variable(np.ones_like(mask) if gradual else mask, dtype="bool", trainable=False)
         for name, mask in masks.items()
     }
+    kernels = {name: kernel_named(Graph(trained), name).variable for name in masks}
     for name, mask in held.items():
-        kernel = kernel_of(trained.get_layer(name))
+        kernel = kernels[name]
         kernel.constraint = _holding(mask, kernel.constraint)
         kernel.assign(kernel.constraint(kernel))
     callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=report)]
     if gradual:
         removed = {name: mask.size - int(np.count_nonzero(mask)) for name, mask in masks.items()}
         course = Gradual(epochs * -(-len(x) // batch_size), removed)
-        callbacks.append(_removing(trained, held, course))
+        callbacks.append(_removing(kernels, held, course))
     learner, targets, losses = _with_distillation(trained, y, loss, distillation)
     learner.compile(optimizer=keras.optimizers.Adam(learning_rate), **losses)
     learner.fit(x, targets, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=callbacks)
@@ -80,7 +82,7 @@ def _holding(mask: Any, own: Callable[[Any], Any] | None) -> Callable[[Any], Any
     return constraint
 
 
-def _removing(trained: Any, held: Mapping[str, Any], course: Gradual) -> Any:
+def _removing(kernels: Mapping[str, Any], held: Mapping[str, Any], course: Gradual) -> Any:
     """A callback that makes the masks anew as the course says."""
     import keras
 
@@ -92,7 +94,7 @@ def _removing(trained: Any, held: Mapping[str, Any], course: Gradual) -> Any:
         if not course.removes_after(step):
             return
         for name, mask in held.items():
-            kernel = kernel_of(trained.get_layer(name))
+            kernel = kernels[name]
             mask.assign(gradual_mask(kernel.numpy(), mask.numpy(), course.count(name, step)))
             kernel.assign(kernel.constraint(kernel))
 

@@ -17,7 +17,8 @@ class Rule(BaseModel):
 
     layers: str = Field(
         min_length=1,
-        description="a pattern for names of layers, where units go of those that make them: * any text, "
+        description="a pattern for names of layers, or of kernels where a layer has several; where units go, of those "
+        "that make them: * any text, "
         "? one character, [ab] either",
     )
     skip: bool | None = Field(None, description="true: leave them whole")
@@ -44,12 +45,17 @@ class Terms:
 def terms(rules: Sequence[Rule], names: Sequence[str]) -> dict[str, Terms]:
     """What the rules say of each of the layers `names`: of each key, the first rule that matches and gives it.
 
-    Raises `ValueError` for a pattern that matches no layer.
+    A kernel, 'lstm/recurrent_kernel', goes by the name of its layer, too. Raises `ValueError` for a pattern that
+    matches no layer.
     """
     for rule in rules:
-        if not any(fnmatchcase(name, rule.layers) for name in names):
+        if not any(_matches(rule, name) for name in names):
             raise ValueError(f"no layer is called {rule.layers!r}; there are: {', '.join(names)}")
-    return {name: _terms([rule for rule in rules if fnmatchcase(name, rule.layers)]) for name in names}
+    return {name: _terms([rule for rule in rules if _matches(rule, name)]) for name in names}
+
+
+def _matches(rule: Rule, name: str) -> bool:
+    return any(fnmatchcase(each, rule.layers) for each in (name, name.split("/")[0]))
 
 
 def terms_of_groups(
