@@ -17,15 +17,16 @@ from pipeline.models.fitting import check_fits, loss_for, output_activation
 from pipeline.models.load import load_model, save_model
 from pipeline.models.quiet import keras_module
 from pipeline.plan import PlanBase
-from pipeline.plan_pruning import FineTuneSection, RefitSection
+from pipeline.plan_pruning import NONE, FineTuneSection, RefitSection
 from pipeline.progress import Say
 from pipeline.pruning import importance
 from pipeline.pruning.budget import Budget
 from pipeline.pruning.distillation import Distillation
 from pipeline.pruning.output_refit import refit_outputs
-from pipeline.pruning.prune import PrunedModel, prune_model
+from pipeline.pruning.prune import PrunedModel, left_whole, prune_model
 from pipeline.pruning.recovery import fine_tune
 from pipeline.pruning.rules import Rule
+from pipeline.sparse_tflite.float_model import read_float_model
 
 TOOLS = ("tensorflow", "keras", "numpy", "scipy")
 
@@ -49,7 +50,21 @@ class Options(BaseModel):
 
 
 def options(plan: PlanBase) -> Options:
-    """The part of the plan that this stage sees."""
+    """The part of the plan that this stage sees: of its section nothing when nothing is pruned."""
+    if not plan.prune.prunes:
+        return Options(
+            method=plan.prune.method,
+            sparsity=None,
+            budget=None,
+            granularity="element",
+            allocation="auto",
+            rules=(),
+            method_options=plan.prune.options,
+            refit=None,
+            fine_tune=None,
+            loss=None,
+            metric=plan.metric.source,
+        )
     tuning = plan.prune.fine_tune if plan.prune.fine_tune.epochs else None
     return Options(
         method=plan.prune.method,
@@ -68,11 +83,15 @@ def options(plan: PlanBase) -> Options:
 
 def loaded_by_name(options: Options) -> list[Path]:
     """The source files that imports do not show: the method's own."""
+    if options.method == NONE:
+        return []
     return [Path(str(importlib.import_module(f"{importance.__name__}.{options.method}").__file__))]
 
 
 def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say) -> dict[str, Artifact]:
     """Inputs: `model`, `dataset`, and where the user wrote them `source` and `metric`. Outputs: `model`, `report`."""
+    if options.method == NONE:
+        return _leave_whole(options, inputs, store, say)
     keras_module().utils.set_random_seed(options.fine_tune.seed if options.fine_tune else 0)
     model = load_model(inputs["model"], inputs.get("source"))
     dataset = data.load(inputs["dataset"].path)
@@ -110,6 +129,26 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     with store.new("keras") as path:
         save_model(pruned.model, path)
         return {"model": store.put_file("keras", path), "report": store.put_json(report)}
+
+
+def _leave_whole(
+    options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
+) -> dict[str, Artifact]:
+    """The model as it is, a .tflite file perhaps, with the report of a pruning that removed nothing."""
+    dataset = data.load(inputs["dataset"].path)
+    if inputs["model"].kind == "tflite":
+        given = read_float_model(inputs["model"].path)
+        outputs, parameters, decisions = given.predict(dataset.x_test), given.parameters, []
+    else:
+        model = load_model(inputs["model"], inputs.get("source"))
+        outputs, parameters = np.asarray(model.predict(dataset.x_test, verbose=0)), int(model.count_params())
+        decisions = [decision.model_dump() for decision in left_whole(model)]
+    metric = metrics.evaluate(options.metric, inputs.get("metric"), dataset.y_test, outputs)
+    say(f"nothing is pruned; {options.metric} {metric:.4f}")
+    report: dict[str, Any] = {"decisions": decisions}
+    report |= dict.fromkeys(("metric_before", "metric_pruned", "metric_after"), metric)
+    report |= dict.fromkeys(("parameters_before", "parameters_after"), parameters)
+    return {"model": inputs["model"], "report": store.put_json(report)}
 
 
 def _refit(
