@@ -106,6 +106,10 @@ def prune(
         "prune": {},
     }
     plan = read_values(values, plan_model(), overrides=settings, folder=Path(), name="edgepipe prune")
+    if not plan.prune.prunes:
+        raise UserError(
+            "--method none: expected a method that removes something; edgepipe convert takes the model as it is"
+        )
     with _cache(plan) as cache:
         host = engine.run_host_stages(plan, Path(), cache, progress, last="prune")
         with atomic.new_file(out) as temporary:

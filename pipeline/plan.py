@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     ValidationInfo,
     create_model,
+    field_validator,
     model_validator,
 )
 
@@ -60,6 +61,11 @@ class ModelSection(Section):
     """The model to deploy."""
 
     source: Annotated[str, AfterValidator(_model_source)]
+
+    @property
+    def is_tflite(self) -> bool:
+        """Is it a file that is past training and pruning?"""
+        return self.source.endswith(".tflite")
 
 
 class DataSection(Section):
@@ -161,11 +167,23 @@ class PlanBase(Section):
     data: DataSection
     metric: MetricSection = MetricSection()
     train: TrainSection = TrainSection()
-    prune: PruneBase = Field(default_factory=PruneBase)
+    prune: PruneBase = Field(default_factory=PruneBase, validate_default=True)
     convert: ConvertSection = ConvertSection()
     measure: MeasureSection = MeasureSection()
     gates: GatesSection = GatesSection()
     store: StoreSection = StoreSection()
+
+    @field_validator("train", "prune")
+    @classmethod
+    def _can_be_done_to_the_model(cls, section: Section, info: ValidationInfo) -> Section:
+        """Of the sections themselves, so that what is wrong elsewhere in the plan is told with it."""
+        model = info.data.get("model")
+        if model is not None and model.is_tflite:
+            if isinstance(section, TrainSection) and section.when == "always":
+                raise ValueError(f"when: {load.NOT_TRAINED}")
+            if isinstance(section, PruneBase) and section.prunes:
+                raise ValueError(f"method: {load.NOT_PRUNED}")
+        return section
 
     @model_validator(mode="after")
     def _knows_its_loss(self) -> PlanBase:
@@ -192,4 +210,6 @@ class PlanBase(Section):
 def plan_model() -> type[PlanBase]:
     """The model of a plan file, with a section for the options of each pruning method there is."""
     section = prune_section()
-    return create_model("Plan", __base__=PlanBase, prune=(section, Field(default_factory=section)))
+    return create_model(
+        "Plan", __base__=PlanBase, prune=(section, Field(default_factory=section, validate_default=True))
+    )

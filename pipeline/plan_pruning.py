@@ -12,10 +12,13 @@ from pipeline.pruning.budget import Budget
 from pipeline.pruning.rules import Rule
 from pipeline.strict_yaml import suggest
 
+NONE = "none"
+
 
 def _method(name: str) -> str:
-    if name not in importance.names():
-        raise ValueError(f"unknown method {name!r}; {suggest(name, importance.names())}")
+    known = [*importance.names(), NONE]
+    if name not in known:
+        raise ValueError(f"unknown method {name!r}; {suggest(name, known)}")
     return name
 
 
@@ -76,6 +79,9 @@ class PruneBase(Section):
 
     @model_validator(mode="after")
     def _can_be_done(self) -> PruneBase:
+        if not self.prunes:
+            self._leave_all_in_place()
+            return self
         pattern = granularity.parse(self.granularity).pattern
         method = importance.load(self.method)
         if self.allocation not in ("auto", *method.ALLOCATIONS):
@@ -100,6 +106,18 @@ class PruneBase(Section):
         elif self._sparsity_is_given and self.budget is not None:
             raise ValueError("budget: given beside a sparsity; leave one out, or set it to null")
         return self
+
+    @property
+    def prunes(self) -> bool:
+        """Is anything removed at all? With the method `none`, no other key of the section counts."""
+        return self.method != NONE
+
+    def _leave_all_in_place(self) -> None:
+        for key, asked in (("refit.steps", self.refit.steps), ("fine_tune.epochs", self.fine_tune.epochs)):
+            if asked:
+                raise ValueError(
+                    f"{key}: mends what pruning did, and the method none prunes nothing; leave it at 0"
+                )
 
     @property
     def _sparsity_is_given(self) -> bool:
@@ -133,8 +151,8 @@ class PruneBase(Section):
 
     @property
     def options(self) -> BaseModel:
-        """The options of the chosen method."""
-        options: BaseModel = getattr(self, self.method)
+        """The options of the chosen method; there are none of the method `none`."""
+        options: BaseModel = getattr(self, self.method) if self.prunes else Section()
         return options
 
 

@@ -103,7 +103,7 @@ def make_model(layer: str = "hidden") -> ModelResult:
             EncodingDecision(
                 operator="FULLY_CONNECTED",
                 tensor=f"model/{layer}/MatMul",
-                encoding="1x4",
+                encoding="fc_1x4",
                 reason="1x4 takes 61,004 bytes, dense takes 200,704",
                 zeros=0.8,
                 dense_bytes=200_704,

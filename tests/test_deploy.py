@@ -251,7 +251,7 @@ def test_each_stage_alone_on_files(workspace: Workspace) -> None:
         == (workspace.folder / "p.tflite").stat().st_size
         < converted.json["dense_bytes"]
     )
-    assert {each["encoding"] for each in converted.json["encodings"]} & {"unstructured", "1x4"}
+    assert {each["encoding"] for each in converted.json["encodings"]} & {"fc_unstructured", "fc_1x4"}
     measured = workspace.run(
         "measure", "p.tflite", "--set", "repetitions=2", "--set", "min_seconds=0", "--json"
     )

@@ -20,12 +20,14 @@ from tests.workspace import Workspace
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("m.tflite", "no layer graph .* edgepipe convert encodes it and edgepipe measure"),
-        ("m.TFLITE", "no layer graph"),
-        ("m.pt", "PyTorch .*litert-torch"),
+        ("m.tflite", "no such file"),
+        ("m.pt", "PyTorch .*litert-torch.* prune.method: none"),
         ("m.pth", "PyTorch .*litert-torch"),
         ("m.onnx", "ONNX .* litert-torch"),
-        ("m.txt", "or a .h5 file or a .hdf5 file or a folder with saved_model.pb, received 'm.txt'"),
+        (
+            "m.txt",
+            "or a .h5 file or a .hdf5 file or a .tflite file or a folder with saved_model.pb, received 'm.txt'",
+        ),
         ("folder", "or a folder with saved_model.pb, received 'folder'"),
     ],
 )
@@ -52,7 +54,7 @@ def test_pruning_a_tflite_file_ends_with_2_before_any_work(tmp_path: Path, home:
     write_dense_model(tmp_path / "m.tflite")
     ended = workspace.run("prune", "m.tflite", "--data", "none.npz", "--out", "p.keras")
     assert ended.code == 2
-    assert "model.source: a .tflite file has no layer graph" in ended.err and "none.npz" in ended.err
+    assert "prune.method: a .tflite file has no layer graph" in ended.err and "none.npz" in ended.err
 
 
 def test_a_tflite_file_is_encoded_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

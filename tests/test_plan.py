@@ -21,6 +21,7 @@ PLAN = "name: p\nmodel: {source: m.py:build}\ndata: {source: 'sklearn:iris'}\npr
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "m.py").write_text("def build():\n    pass\n\ndef score(y, p):\n    return 0\n")
     (tmp_path / "m.keras").write_bytes(b"")
+    (tmp_path / "m.tflite").write_bytes(b"")
     (tmp_path / "plan.yaml").write_text(PLAN)
     return tmp_path
 
@@ -81,6 +82,9 @@ def test_every_target_is_a_target_and_comments_its_keys(path: Path) -> None:
         ("metric.source=m.py:score", "direction: missing"),
         ("metric.direction=lower", "accuracy is better when higher"),
         ("prune.method=hesian", "did you mean 'hessian'?"),
+        ("prune={method: none, fine_tune: {epochs: 1}}", "prune.fine_tune.epochs: mends what pruning did"),
+        ("prune={method: none, refit: {steps: 1}}", "prune.refit.steps: mends what pruning did"),
+        ("model.source=m.tflite", "prune.method: a .tflite file has no layer graph"),
         ("prune.sparsity=1", "less than 1"),
         ("prune.sparsity=.inf", "valid number"),
         ("prune.sparsity=null", "prune.sparsity: missing; give a sparsity or a budget"),
@@ -138,6 +142,23 @@ def test_a_method_that_needs_labels_needs_a_loss(folder: Path) -> None:
     chosen = read(folder, *own, "prune.method=taylor", "train.loss=mse")
     assert prune.options(chosen).loss == "mse"
     assert prune.options(read(folder, *own, "prune.method=neuron", "train.loss=mse")).loss is None
+
+
+def test_a_tflite_file_is_neither_pruned_nor_trained(folder: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        read(folder, "model.source=m.tflite", "train.when=always", "data.source=none.npz")
+    told = {each.partition(": ")[2].partition(":")[0] for each in caught.value.problems}
+    assert told == {"data.source", "train.when", "prune.method"}
+    (folder / "plan.yaml").write_text(PLAN.replace("m.py:build", "m.tflite").replace("prune: {}\n", ""))
+    with pytest.raises(UserError, match=r"plan.yaml:1: prune.method: a .tflite file .*prune it there"):
+        read(folder)
+    assert train.options(read(folder, "prune.method=none")).train is None
+
+
+def test_what_a_plan_says_of_pruning_is_not_read_when_nothing_is_pruned(folder: Path) -> None:
+    bare = prune.options(read(folder, "prune={method: none}"))
+    assert prune.options(read(folder, "prune={method: none, sparsity: 0.9, granularity: 1x4}")) == bare
+    assert prune.loaded_by_name(bare) == []
 
 
 def test_a_plan_cannot_be_changed(folder: Path) -> None:

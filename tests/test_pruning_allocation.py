@@ -99,12 +99,12 @@ def test_a_budget_of_bytes_is_what_sparse_storage_takes_at_most() -> None:
     asked = request(Budget(file_bytes=6000), fixed=Fixed(parameters=28))
     found = prune_layers(layers, METHOD, METHOD.Options(), asked)
     weights = {each.name: each.weight for each in found}
-    stored = encoding.encode(np.ascontiguousarray(weights["a"].T), 1).nbytes + 4 * 144 + 4 * 28
+    stored = encoding.encode(weights["a"].T, encoding.csr(2)).nbytes + 4 * 144 + 4 * 28
     assert 5950 < stored <= 6000
     for nonzeros in (0, 1, 255, 256, 3000):
         dense = np.zeros((20, 300), np.float32)
         dense.flat[np.random.default_rng(0).permutation(6000)[:nonzeros]] = 1
-        exact = encoding.encode(dense, 1).nbytes
+        exact = encoding.encode(dense, encoding.csr(2)).nbytes
         assert exact <= encoding.estimated_bytes(20, 300, nonzeros) <= exact + 300
     assert cost("file_bytes", layers, {"a": 6000, "conv": 144}, Fixed(28)) == 4 * (6000 + 144 + 28)
 

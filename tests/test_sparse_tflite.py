@@ -2,58 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from pipeline.errors import UserError
-from pipeline.sparse_tflite import encoding
+from pipeline.sparse_tflite.encode import OVERHEAD
 from pipeline.sparse_tflite.flatbuffer import ALIGNMENT, read_model, write_model
 from pipeline.sparse_tflite.fully_connected import make_sparse
 from pipeline.sparse_tflite.keras_conversion import outputs_on_host, to_tflite
 from pipeline.sparse_tflite.schema import schema
 from pipeline.sparse_tflite.signature import one_float_input, read_signature
-
-matrices = st.tuples(st.integers(1, 9), st.integers(1, 12)).flatmap(
-    lambda shape: arrays(np.float32, shape, elements=st.sampled_from([0.0, 0.0, 0.0, 1.5, -2.0]))
-)
-
-
-@given(matrices)
-def test_every_layout_gives_back_the_matrix(matrix: np.ndarray) -> None:
-    for block in (1, 4):
-        if matrix.shape[1] % block == 0:
-            assert np.array_equal(encoding.decode(encoding.encode(matrix, block), matrix.shape[1]), matrix)
-
-
-def test_layout_of_a_small_matrix() -> None:
-    matrix = np.array([[0, 5, 0, 0], [0, 0, 0, 0], [1, 0, 0, 2]], np.float32)
-    plain = encoding.encode(matrix, 1)
-    assert plain.values.tolist() == [5, 1, 2]
-    assert plain.segments.tolist() == [0, 1, 1, 3]
-    assert plain.indices.tolist() == [1, 0, 3]
-    blocks = encoding.encode(matrix, 4)
-    assert blocks.values.tolist() == [0, 5, 0, 0, 1, 0, 0, 2]
-    assert blocks.segments.tolist() == [0, 1, 1, 2]
-    assert blocks.indices.tolist() == [0, 0]
-
-
-@pytest.mark.parametrize(
-    ("columns", "kind"), [(256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "int32")]
-)
-def test_indices_take_the_smallest_type_that_holds_them(columns: int, kind: str) -> None:
-    matrix = np.zeros((1, columns), np.float32)
-    matrix[0, -1] = 1
-    assert encoding.encode(matrix, 1).indices.dtype == kind
-
-
-def test_whole_blocks_are_stored_as_blocks_and_single_weights_are_not() -> None:
-    matrix = np.zeros((16, 64), np.float32)
-    matrix[:, 8:12] = 1
-    assert encoding.smallest(matrix).name == "1x4"
-    matrix[:] = 0
-    matrix[:, ::8] = 1
-    assert encoding.smallest(matrix).name == "unstructured"
+from pipeline.sparse_tflite.weights import weights_of
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +51,9 @@ def test_pruned_matrices_become_sparse_and_answer_the_same(dense: bytes) -> None
     assert len(sparse) < len(dense)
     assert [(each.operator, each.encoding) for each in decisions] == [
         ("CONV_2D", "dense"),
-        ("FULLY_CONNECTED", "unstructured"),
+        ("FULLY_CONNECTED", "fc_unstructured"),
         ("FULLY_CONNECTED", "dense"),
-        ("FULLY_CONNECTED", "unstructured"),
+        ("FULLY_CONNECTED", "fc_unstructured"),
     ]
     assert "no sparse kernel" in decisions[0].reason
     assert "sparse storage would take" in decisions[2].reason
@@ -155,7 +112,7 @@ def test_a_matrix_of_nothing_but_zeros_still_loads_and_answers(pruned_model: obj
     hidden = keras.layers.Dense(8, kernel_initializer="zeros", bias_initializer="ones")(inputs)
     dense = to_tflite(keras.Model(inputs, keras.layers.Dense(2)(hidden)))
     sparse, decisions = make_sparse(dense)
-    assert [each.encoding for each in decisions] == ["unstructured", "dense"]
+    assert [each.encoding for each in decisions] == ["fc_unstructured", "dense"]
     samples = np.random.default_rng(2).normal(size=(4, 8)).astype(np.float32)
     expected = outputs_on_host(dense, samples)
     assert np.abs(expected).max() > 0
@@ -173,6 +130,37 @@ def test_weights_of_other_operators_and_types_are_accounted_for(pruned_model: ob
     assert [(each.operator, each.encoding) for each in decisions] == [("DEPTHWISE_CONV_2D", "dense")]
 
 
+@pytest.mark.parametrize("share", [0, 0.2, 0.5, 0.7, 0.9, 0.95])
+def test_no_share_of_zeros_makes_a_file_larger(dense: bytes, share: float) -> None:
+    model = read_model(dense, "dense")
+    random = np.random.default_rng(5)
+    for key, _ in weights_of(model):
+        buffer = model.buffers[model.subgraphs[0].tensors[key[1]].buffer]
+        values = random.normal(size=buffer.data.nbytes // 4) * (
+            random.random(buffer.data.nbytes // 4) > share
+        )
+        buffer.data = values.astype("<f4").view(np.uint8)
+    content = write_model(model)
+    sparse, decisions = make_sparse(content)
+    stored = sum(each.stored_bytes - each.dense_bytes for each in decisions)
+    assert len(sparse) <= len(content) and (stored < 0) == (sparse != content) == (share > 0.3)
+
+
+def test_a_file_that_would_grow_is_left_as_it_is(dense: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoding in OVERHEAD:
+        monkeypatch.setitem(OVERHEAD, encoding, -10_000)
+    model = read_model(dense, "dense")
+    for key, _ in weights_of(model):
+        buffer = model.buffers[model.subgraphs[0].tensors[key[1]].buffer]
+        buffer.data = np.ones(buffer.data.nbytes // 4, "<f4").view(np.uint8)
+    content = write_model(model)
+    same, decisions = make_sparse(content)
+    assert same == content
+    told = {each.reason for each in decisions if each.operator == "FULLY_CONNECTED"}
+    assert all(f"the file would take 15,440 bytes, it takes {len(content):,}" in each for each in told)
+    assert {each.encoding for each in decisions} == {"dense"}
+
+
 def test_shared_weights_stay_dense(dense: bytes) -> None:
     model = read_model(dense, "dense")
     graph = model.subgraphs[0]
@@ -180,7 +168,9 @@ def test_shared_weights_stay_dense(dense: bytes) -> None:
     twin = graph.tensors[matrices[1]]
     twin.buffer, twin.shape = graph.tensors[matrices[2]].buffer, graph.tensors[matrices[2]].shape
     _, decisions = make_sparse(write_model(model))
-    assert [each.reason for each in decisions].count("the weights are shared with another operator") == 2
+    assert [each.reason for each in decisions].count(
+        "its data is shared with another tensor; its zeros are stored densely"
+    ) == 2
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,12 @@ def fit(model: Any, dataset: Dataset, epochs: int, batch_size: int, say: Say) ->
 
 def check_fits(model: Any, dataset: Dataset) -> None:
     """Raise `UserError` when the model does not take the data's samples."""
-    expected, received = tuple(model.input_shape[1:]), dataset.x_train.shape[1:]
+    check_samples(tuple(model.input_shape[1:]), dataset)
+
+
+def check_samples(expected: tuple[int | None, ...], dataset: Dataset) -> None:
+    """Raise `UserError` when the data's samples are not shaped as a model expects them; None fits any size."""
+    received = dataset.x_train.shape[1:]
     if len(expected) != len(received) or any(
         e not in (None, r) for e, r in zip(expected, received, strict=True)
     ):

@@ -10,25 +10,32 @@ from pipeline.errors import UserError
 from pipeline.models import keras2, keras2_h5, saved_model, sources
 from pipeline.models.quiet import keras_module, quiet
 
-ENDINGS = (".keras", ".h5", ".hdf5", sources.SAVED_MODEL)
+ENDINGS = (".keras", ".h5", ".hdf5", ".tflite", sources.SAVED_MODEL)
 _FROM_PYTORCH = (
     "a PyTorch model has no Keras layers to prune; rebuild it in Keras with its weights and give that model, or"
-    " convert it to .tflite (litert-torch, formerly ai-edge-torch) to encode it with edgepipe convert and to measure"
-    " it with edgepipe measure"
+    " convert it to .tflite with the zeros it has (litert-torch, formerly ai-edge-torch) and deploy that with"
+    " prune.method: none"
 )
 REFUSED = {
-    ".tflite": (
-        "a .tflite file has no layer graph whose weights could be pruned; give the Keras model it was made from."
-        " As it is, edgepipe convert encodes it and edgepipe measure measures it"
-    ),
     ".pt": _FROM_PYTORCH,
     ".pth": _FROM_PYTORCH,
     ".onnx": (
         "an ONNX file has no Keras layers to prune; give the Keras model it was made from, or rebuild it in Keras."
-        " From PyTorch, litert-torch (formerly ai-edge-torch) makes a .tflite file, which edgepipe convert encodes"
-        " and edgepipe measure measures"
+        " From PyTorch, litert-torch (formerly ai-edge-torch) makes a .tflite file, which prune.method: none deploys"
+        " with the zeros it has"
     ),
 }
+
+
+NOT_PRUNED = (
+    "a .tflite file has no layer graph whose weights could be pruned; give the Keras model it was made from (from"
+    " PyTorch: rebuild it in Keras with its weights, or prune it there and convert it with its zeros). As it is,"
+    " method: none encodes, deploys and measures it"
+)
+NOT_TRAINED = (
+    "a .tflite file only runs forward, there is nothing to train it by; train the model it was made from and convert"
+    " that again, or leave the key out"
+)
 
 
 def parse_source(text: str, folder: Path) -> sources.Source:

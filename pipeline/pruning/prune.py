@@ -115,6 +115,21 @@ def _check_objective(method: str, model: Any, objective: Objective | None, calib
         )
 
 
+def left_whole(model: Any) -> list[LayerDecision]:
+    """The decisions of a pruning that removes nothing; of any model, also one whose wiring Keras does not record."""
+    return [
+        LayerDecision(
+            layer=layer.name,
+            kind=type(layer).__name__,
+            action="kept",
+            reason="The plan prunes nothing (method none).",
+            weights_before=graph.kernel_weights(layer),
+            weights_after=graph.kernel_weights(layer),
+        )
+        for layer in model.layers
+    ]
+
+
 def _check_finite(trained: Graph) -> None:
     for node in trained.layers():
         if not all(np.isfinite(weight).all() for weight in node.layer.get_weights()):

@@ -77,11 +77,3 @@ class _AlignedBuffer:
         if vector is not None:
             tables.BufferAddData(builder, vector)
         return tables.BufferEnd(builder)
-
-
-def constant(model: Any, tensor: Any) -> np.ndarray | None:
-    """The float32 values of a constant dense tensor in its shape; None when it is not one."""
-    data = model.buffers[tensor.buffer].data
-    if data is None or tensor.type != schema().TensorType.FLOAT32 or tensor.sparsity is not None:
-        return None
-    return np.asarray(data, dtype=np.uint8).view("<f4").reshape(tensor.shape)

@@ -34,12 +34,20 @@ def to_tflite(model: Any) -> bytes:
 
 
 def outputs_on_host(content: bytes, inputs: np.ndarray) -> np.ndarray:
-    """The answers of TensorFlow's own interpreter on this machine, inputs (n, ...) one at a time."""
+    """The answers of TensorFlow's own interpreter on this machine, inputs (n, ...) one at a time.
+
+    Raises `UserError` when it cannot run the file.
+    """
     import tensorflow as tf
 
     with quiet():
-        interpreter = tf.lite.Interpreter(model_content=content)
-        interpreter.allocate_tensors()
+        try:
+            interpreter = tf.lite.Interpreter(model_content=content)
+            interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"the interpreter of TensorFlow {tf.__version__} on this machine cannot run the .tflite file: {error}"
+            ) from error
         source, sink = (
             interpreter.get_input_details()[0]["index"],
             interpreter.get_output_details()[0]["index"],

@@ -37,22 +37,29 @@ def options(plan: PlanBase) -> Options:
 
 
 def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say) -> dict[str, Artifact]:
-    """Inputs: `baseline`, `pruned` (.keras), `inputs` (evaluation set), `source`. Outputs: the variants, `report`.
+    """Inputs: `baseline` and `pruned` (.keras, or .tflite as it came), `inputs` (evaluation set), `source`. Outputs:
+    the variants, `report`.
 
     Raises `Disagreement` when sparse and dense differ by more than the limit.
     """
     say("baseline")
-    baseline = to_tflite(load_model(inputs["baseline"], inputs.get("source")))
+    baseline = _dense_file(inputs["baseline"], inputs.get("source"))
     say("pruned")
     evaluation = np.load(inputs["inputs"].path, mmap_mode="r")
     samples = evaluation[spread(len(evaluation), options.agreement_samples)]
-    dense = to_tflite(load_model(inputs["pruned"], inputs.get("source")))
+    untouched = inputs["pruned"] == inputs["baseline"]
+    dense = baseline if untouched else _dense_file(inputs["pruned"], inputs.get("source"))
     sparse, report = sparse_twin(dense, samples)
     say(f"baseline {len(baseline):,}, dense {len(dense):,}, sparse {len(sparse):,} bytes")
     contents = dict(zip(VARIANTS, (baseline, dense, sparse), strict=True))
     return {name: store.put("tflite", content) for name, content in contents.items()} | {
         "report": store.put_json(report)
     }
+
+
+def _dense_file(model: Artifact, source: Artifact | None) -> bytes:
+    """The model as a .tflite file of dense weights; one that came as such a file, its very bytes."""
+    return model.path.read_bytes() if model.kind == "tflite" else to_tflite(load_model(model, source))
 
 
 def sparse_twin(dense: bytes, samples: np.ndarray) -> tuple[bytes, dict[str, Any]]:

@@ -94,7 +94,9 @@ def run(
     verdicts = verdict.against_baseline(
         measurements, summaries, file_bytes, chosen.variant, plan.metric.source, plan.metric.better
     )
-    headline = f"{chosen.verdict}: {chosen.reason}{_beside_baseline(verdicts)}{_doubt(valid)}"
+    changed = measurements[chosen.variant].digest != measurements["baseline"].digest
+    beside = _beside_baseline(verdicts) if changed else ""
+    headline = f"{chosen.verdict}: {chosen.reason}{beside}{_doubt(valid)}"
     return judged | {"winner": chosen, "verdicts": verdicts} | _ended(ExitCode.PASS, headline)
 
 
@@ -103,12 +105,14 @@ def _ended(code: ExitCode, headline: str) -> dict[str, Any]:
 
 
 def _beside_baseline(verdicts: tuple[Verdict, ...]) -> str:
-    """What pruning did to the speed, where the intervals tell: a winner may still be slower than before."""
+    """How fast the winner is beside the baseline, where the intervals tell: it may still be the slower one."""
     change = next((each.change for each in verdicts if each.metric == "p50_ms"), None)
     if change is None or change.low is None or change.high is None or change.low <= 1 <= change.high:
         return ""
     word = "slower" if change.low > 1 else "faster"
-    return f"; {word} than before pruning, {change.value:.3f} of the time ({change.low:.3f} to {change.high:.3f})"
+    return (
+        f"; {word} than the baseline, {change.value:.3f} of the time ({change.low:.3f} to {change.high:.3f})"
+    )
 
 
 def _doubt(valid: Validity) -> str:

@@ -20,7 +20,7 @@ from pipeline.models.load import load_model, save_model
 from pipeline.models.quiet import keras_module
 from pipeline.models.sample_gradients import Objective
 from pipeline.plan import PlanBase
-from pipeline.plan_pruning import FineTuneSection, RefitSection, SamplesSection
+from pipeline.plan_pruning import NONE, FineTuneSection, RefitSection, SamplesSection
 from pipeline.progress import Say
 from pipeline.pruning import importance
 from pipeline.pruning.batch_norm import reestimate
@@ -28,9 +28,10 @@ from pipeline.pruning.bias_correction import correct_biases
 from pipeline.pruning.budget import Budget
 from pipeline.pruning.distillation import Distillation
 from pipeline.pruning.output_refit import refit_outputs
-from pipeline.pruning.prune import PrunedModel, prune_model
+from pipeline.pruning.prune import PrunedModel, left_whole, prune_model
 from pipeline.pruning.recovery import fine_tune
 from pipeline.pruning.rules import Rule
+from pipeline.sparse_tflite.float_model import read_float_model
 
 TOOLS = ("tensorflow", "keras", "numpy", "scipy")
 
@@ -41,22 +42,24 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     method: str
-    sparsity: float | None
-    budget: Budget | None
-    granularity: str
-    allocation: str
-    rules: tuple[Rule, ...]
     method_options: SerializeAsAny[BaseModel]
-    bias_correction: SamplesSection | None
-    batch_norm: SamplesSection | None
-    refit: RefitSection | None
-    fine_tune: FineTuneSection | None
-    loss: str | None
     metric: str
+    sparsity: float | None = None
+    budget: Budget | None = None
+    granularity: str = "element"
+    allocation: str = "auto"
+    rules: tuple[Rule, ...] = ()
+    bias_correction: SamplesSection | None = None
+    batch_norm: SamplesSection | None = None
+    refit: RefitSection | None = None
+    fine_tune: FineTuneSection | None = None
+    loss: str | None = None
 
 
 def options(plan: PlanBase) -> Options:
-    """The part of the plan that this stage sees."""
+    """The part of the plan that this stage sees: of its section nothing when nothing is pruned."""
+    if not plan.prune.prunes:
+        return Options(method=plan.prune.method, method_options=plan.prune.options, metric=plan.metric.source)
     tuning = plan.prune.fine_tune if plan.prune.fine_tune.epochs else None
     return Options(
         method=plan.prune.method,
@@ -77,11 +80,15 @@ def options(plan: PlanBase) -> Options:
 
 def loaded_by_name(options: Options) -> list[Path]:
     """The source files that imports do not show: the method's own."""
+    if options.method == NONE:
+        return []
     return [Path(str(importlib.import_module(f"{importance.__name__}.{options.method}").__file__))]
 
 
 def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say) -> dict[str, Artifact]:
     """Inputs: `model`, `dataset`, and where the user wrote them `source` and `metric`. Outputs: `model`, `report`."""
+    if options.method == NONE:
+        return _leave_whole(options, inputs, store, say)
     keras_module().utils.set_random_seed(options.fine_tune.seed if options.fine_tune else 0)
     model = load_model(inputs["model"], inputs.get("source"))
     dataset = data.load(inputs["dataset"].path)
@@ -150,6 +157,26 @@ def _means_restored(
             for each in decisions
         ]
     return replace(pruned, decisions=decisions)
+
+
+def _leave_whole(
+    options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
+) -> dict[str, Artifact]:
+    """The model as it is, a .tflite file perhaps, with the report of a pruning that removed nothing."""
+    dataset = data.load(inputs["dataset"].path)
+    if inputs["model"].kind == "tflite":
+        given = read_float_model(inputs["model"].path)
+        outputs, parameters, decisions = given.predict(dataset.x_test), given.parameters, []
+    else:
+        model = load_model(inputs["model"], inputs.get("source"))
+        outputs, parameters = np.asarray(model.predict(dataset.x_test, verbose=0)), int(model.count_params())
+        decisions = [decision.model_dump() for decision in left_whole(model)]
+    metric = metrics.evaluate(options.metric, inputs.get("metric"), dataset.y_test, outputs)
+    say(f"nothing is pruned; {options.metric} {metric:.4f}")
+    report: dict[str, Any] = {"decisions": decisions}
+    report |= dict.fromkeys(("metric_before", "metric_pruned", "metric_after"), metric)
+    report |= dict.fromkeys(("parameters_before", "parameters_after"), parameters)
+    return {"model": inputs["model"], "report": store.put_json(report)}
 
 
 def _refit(

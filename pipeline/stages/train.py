@@ -9,11 +9,12 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.artifacts import Artifact, Store
 from pipeline.models import data
-from pipeline.models.fitting import check_fits, fit, loss_for
+from pipeline.models.fitting import check_fits, check_samples, fit, loss_for
 from pipeline.models.load import load_model, save_model
 from pipeline.models.quiet import keras_module
 from pipeline.plan import PlanBase, TrainSection
 from pipeline.progress import Say
+from pipeline.sparse_tflite.float_model import read_float_model
 
 TOOLS = ("tensorflow", "keras", "numpy")
 
@@ -33,7 +34,9 @@ def options(plan: PlanBase) -> Options:
 
 
 def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say) -> dict[str, Artifact]:
-    """Inputs: `model` (file or function), `dataset`. Outputs: `model` (.keras), `report`."""
+    """Inputs: `model` (file or function), `dataset`. Outputs: `model` (.keras, or .tflite as it came), `report`."""
+    if inputs["model"].kind == "tflite":
+        return _as_it_came(inputs["model"], data.load(inputs["dataset"].path), store)
     keras = keras_module()
     seed = options.train.seed if options.train else 0
     keras.utils.set_random_seed(seed)
@@ -48,3 +51,11 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     with store.new("keras") as path:
         save_model(model, path)
         return {"model": store.put_file("keras", path), "report": store.put_json(report)}
+
+
+def _as_it_came(model: Artifact, dataset: data.Dataset, store: Store) -> dict[str, Artifact]:
+    """A .tflite file is past training."""
+    given = read_float_model(model.path)
+    check_samples(given.input_shape, dataset)
+    report = {"trained": False, "parameters": given.parameters}
+    return {"model": store.put("tflite", given.content), "report": store.put_json(report)}

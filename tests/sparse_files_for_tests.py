@@ -1,0 +1,79 @@
+"""Files with every kind of kernel that can be stored sparsely, as TensorFlow's converter makes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.models.quiet import keras_module, quiet
+from pipeline.sparse_tflite.encoding import Layout, Level, SparseTensor, decode
+from pipeline.sparse_tflite.weights import values_of
+
+SHAPE = (8, 8, 3)
+
+
+def convert(precision: str, sparse: bool = False, block: int = 4) -> bytes:
+    """A network of all four kinds of kernel with nine in ten weights zero, the last matrix in blocks of 1 x `block`;
+    `sparse`: by the sparse conversion of TensorFlow's own."""
+    keras = keras_module()
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(_network(keras, block))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT] * (precision != "float32")
+    converter.optimizations += [tf.lite.Optimize.EXPERIMENTAL_SPARSITY] * sparse
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    elif precision == "int8":
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.representative_dataset = lambda: ([sample[None]] for sample in samples(16))
+    with quiet():
+        return bytes(converter.convert())
+
+
+def samples(count: int) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(count, *SHAPE)).astype(np.float32)
+
+
+def _network(keras: Any, block: int) -> Any:
+    layers = keras.layers
+    network = [
+        layers.Conv2D(16, 3, padding="same", activation="relu"),
+        layers.Conv2D(24, 1, activation="relu"),
+        layers.DepthwiseConv2D(3, padding="same"),
+        layers.Conv2DTranspose(8, 3, strides=2, padding="same"),
+        layers.Flatten(),
+        layers.Dense(64, activation="relu"),
+        layers.Dense(10),
+    ]
+    model = keras.Sequential([keras.Input(batch_shape=(1, *SHAPE)), *network], name="sparse")
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if layer.get_weights():
+            kernel, bias = layer.get_weights()
+            kept = random.random(kernel.shape) < 0.1
+            if layer is model.layers[-1]:
+                kept = np.repeat(random.random((kernel.shape[0] // block, 10)) < 0.2, block, axis=0)
+            kernel = np.where(kept, random.normal(size=kernel.shape), 0)
+            layer.set_weights([kernel, random.normal(size=bias.shape)])
+    return model
+
+
+def dense_values(model: Any, tensor: Any) -> np.ndarray | None:
+    """The values of a constant in its shape, however it is stored; None where it is none."""
+    if tensor.sparsity is None:
+        return values_of(model, tensor)
+    entries = tensor.sparsity.dimMetadata
+    rank = len(tensor.shape)
+    levels = tuple(
+        Level(np.asarray(entry.arraySegments.values), np.asarray(entry.arrayIndices.values))
+        if entry.format
+        else None
+        for entry in entries[:rank]
+    )
+    block = (int(tensor.sparsity.blockMap[0]), int(entries[rank].denseSize)) if len(entries) > rank else None
+    order = tuple(int(at) for at in tensor.sparsity.traversalOrder[:rank])
+    layout = Layout(order, tuple(level is not None for level in levels), block)
+    types = {0: "<f4", 1: "<f2", 9: "i1"}
+    values = np.asarray(model.buffers[tensor.buffer].data, np.uint8).view(types[tensor.type])
+    return decode(SparseTensor(tuple(int(size) for size in tensor.shape), layout, values, levels))
