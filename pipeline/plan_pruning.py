@@ -147,7 +147,7 @@ class PruneBase(Section):
     @property
     def needs_labels(self) -> bool:
         """Does the method need labels, and the loss that training lowers?"""
-        return "labels" in importance.load(self.method).NEEDS
+        return self.prunes and "labels" in importance.load(self.method).NEEDS
 
     @property
     def options(self) -> BaseModel:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.models.einsum import Einsum
-from pipeline.models.graph import RECURRENT_KINDS, Graph, Node, why_not_elements
+from pipeline.models.graph import Graph
+from pipeline.models.node import RECURRENT_KINDS, Node, why_not_elements
 
 Array = NDArray[Any]
 

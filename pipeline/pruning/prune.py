@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from pipeline.models import graph
-from pipeline.models.graph import Graph, Node
+from pipeline.models.graph import Graph
 from pipeline.models.kernels import kernel_named, kernels_of, why_not_pruned
+from pipeline.models.node import Node, why_not_elements
 from pipeline.models.operations import multiply_accumulates, positions
 from pipeline.models.sample_gradients import Objective
 from pipeline.models.sensitivity import sensitivity
@@ -211,7 +212,7 @@ def _every_decision(
     for node in trained.layers():
         kernels = kernels_of(node)
         if not kernels:
-            yield _kept(node.name, node, graph.kernel_weights(node.layer), graph.why_not_elements(node))
+            yield _kept(node.name, node, graph.kernel_weights(node.layer), why_not_elements(node))
         for kernel in kernels:
             reason = why_not_pruned(kernel, calibrated)
             weights = int(np.count_nonzero(kernel.matrix()))
