@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._remembered import remembered
 from pipeline.engine import OWN_PACKAGES
 from pipeline.models.quiet import keras_module
 from pipeline.pruning import importance
@@ -89,7 +89,7 @@ def run() -> list[str]:
     )
     missed = []
     for case in cases():
-        found = [_kept(case, seed, data) for seed in range(seeds if case.seeded else 1)]
+        found = [_outcome(case, seed, data) for seed in range(seeds if case.seeded else 1)]
         accuracy = float(np.median([each["accuracy"] for each in found]))
         least = case.least if case.growth is None else found[0]["dense"] - case.growth
         table.add_row(
@@ -163,19 +163,8 @@ def _perceptron(widths: tuple[int, ...], use_bias: bool) -> Any:
     return keras.Sequential([keras.Input((784,)), *hidden, last])
 
 
-def _kept(case: Case, seed: int, data: Data) -> dict[str, float]:
-    """The outcome of a case with a seed, from the file of outcomes or measured now."""
-    path = state_folder() / "benchmarks" / "pruning.jsonl"
-    key = f"{_source()} {case} {seed}"
-    if path.exists():
-        for line in path.read_text().splitlines():
-            if (record := json.loads(line))["key"] == key:
-                return dict(record["found"])
-    found = _measured(case, seed, data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps({"key": key, "found": found}) + "\n")
-    return found
+def _outcome(case: Case, seed: int, data: Data) -> dict[str, float]:
+    return remembered("pruning", f"{_source()} {case} {seed}", lambda: _measured(case, seed, data))
 
 
 def _measured(case: Case, seed: int, data: Data) -> dict[str, float]:

@@ -1,11 +1,12 @@
 """Beside tensorflow-model-optimization 0.8.1: the same trained weights, data and sparsity, neither side choosing twice.
 
 It gets an environment of its own in the state folder, made once. Its best schedule counts: the sparsity held from the
-first step, or approached gradually.
+first step, or approached gradually. Resumable: what it answered is kept.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import subprocess
@@ -18,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._remembered import remembered
 from pipeline import commands, engine, locate
 from pipeline.models import data
 from pipeline.models.load import load_model
@@ -27,6 +29,7 @@ from targets.places import state_folder
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 SEEDS = 5
 PEER = "tensorflow-model-optimization==0.8.1"
+SCRIPT = Path(__file__).parent / "peers" / "tfmot.py"
 FIT = {"epochs": 1, "batch_size": 32, "learning_rate": 0.001}
 ARGUMENTS = {
     "Conv2D": ("filters", "kernel_size", "strides", "padding", "activation"),
@@ -81,7 +84,13 @@ def _host(seed: int, last: str, sparsity: float = 0.8, epochs: int = 0) -> engin
 
 def _theirs(python: Path, seed: int) -> dict[str, Any]:
     made = _host(seed, "train").outputs
-    model, dataset = load_model(made["train"]["model"]), data.load(made["data"]["dataset"].path)
+    model, dataset = made["train"]["model"], made["data"]["dataset"]
+    code = hashlib.sha256(SCRIPT.read_bytes()).hexdigest()
+    key = f"{PEER} {code} {model.digest} {dataset.digest} {SPARSITIES} {seed} {FIT}"
+    return remembered("tfmot", key, lambda: _run(python, load_model(model), data.load(dataset.path), seed))
+
+
+def _run(python: Path, model: Any, dataset: data.Dataset, seed: int) -> dict[str, Any]:
     layers = [
         (type(layer).__name__, {key: layer.get_config()[key] for key in ARGUMENTS[type(layer).__name__]})
         for layer in model.layers
@@ -91,9 +100,8 @@ def _theirs(python: Path, seed: int) -> dict[str, Any]:
         arrays = Path(folder, "arrays.npz")
         np.savez(arrays, **weights, **{name: getattr(dataset, name) for name in data.ARRAYS})
         job = {"layers": layers, "arrays": str(arrays), "sparsities": SPARSITIES, "seed": seed, **FIT}
-        script = Path(__file__).parent / "peers" / "tfmot.py"
         done = subprocess.run(
-            [python, script], input=json.dumps(job), capture_output=True, text=True, check=False
+            [python, SCRIPT], input=json.dumps(job), capture_output=True, text=True, check=False
         )
     if done.returncode:
         raise RuntimeError(f"{PEER} ended with {done.returncode}:\n{done.stderr[-2000:]}")
