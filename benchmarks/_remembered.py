@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from pipeline.engine import OWN_PACKAGES
+from pipeline.source_digest import source_digest
 from targets.places import state_folder
 
 
@@ -21,3 +25,10 @@ def remembered(suite: str, key: str, measure: Callable[[], dict[str, Any]]) -> d
     with path.open("a") as file:
         file.write(json.dumps({"key": key, "found": found}) + "\n")
     return found
+
+
+def code(*rooms: str) -> str:
+    """A digest of the Python files in these folders of the project, with all that they import from it."""
+    root = Path(__file__).absolute().parent.parent
+    files = sorted(path for room in rooms for path in (root / room).rglob("*.py"))
+    return hashlib.sha256(source_digest(files, root, OWN_PACKAGES).encode()).hexdigest()[:16]

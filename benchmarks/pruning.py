@@ -8,7 +8,6 @@ The settings were chosen on training data.
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +19,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._remembered import remembered
-from pipeline.engine import OWN_PACKAGES
+from benchmarks._remembered import code, remembered
 from pipeline.models.quiet import keras_module
 from pipeline.pruning import importance
 from pipeline.pruning.output_refit import refit_outputs
 from pipeline.pruning.prune import prune_model
-from pipeline.source_digest import source_digest
 from targets.places import state_folder
 
 Array = np.ndarray
@@ -163,8 +160,13 @@ def _perceptron(widths: tuple[int, ...], use_bias: bool) -> Any:
     return keras.Sequential([keras.Input((784,)), *hidden, last])
 
 
+@functools.cache
+def _code() -> str:
+    return code("pipeline/pruning")
+
+
 def _outcome(case: Case, seed: int, data: Data) -> dict[str, float]:
-    return remembered("pruning", f"{_source()} {case} {seed}", lambda: _measured(case, seed, data))
+    return remembered("pruning", f"{_code()} {case} {seed}", lambda: _measured(case, seed, data))
 
 
 def _measured(case: Case, seed: int, data: Data) -> dict[str, float]:
@@ -191,10 +193,3 @@ def _measured(case: Case, seed: int, data: Data) -> dict[str, float]:
 def _accuracy(model: Any, name: str, data: Data) -> float:
     _, x = data.inputs(name)
     return 100 * float(np.mean(model.predict(x, verbose=0, batch_size=1000).argmax(axis=1) == data.y_test))
-
-
-@functools.cache
-def _source() -> str:
-    root = Path(__file__).absolute().parent.parent
-    rooms = (root / "pipeline" / "pruning").rglob("*.py")
-    return hashlib.sha256(source_digest(rooms, root, OWN_PACKAGES).encode()).hexdigest()[:16]
