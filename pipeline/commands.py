@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from pipeline.strict_yaml import read_values
 from targets.device import open_device
 from targets.places import state_folder
 from targets.target import TargetBase
+
+MAX_SAMPLE = 1 << 24
 
 
 def store() -> Store:
@@ -192,6 +195,10 @@ def random_inputs(shape: tuple[int, ...]) -> np.ndarray:
     """Inputs (32, *shape) from a seeded normal distribution."""
     if None in shape:
         raise UserError(f"the model's input shape {shape} is not fixed; only the batch may be open")
+    if math.prod(shape) > MAX_SAMPLE:
+        raise UserError(
+            f"the model takes {math.prod(shape):,} values a sample; expected {MAX_SAMPLE:,} at most"
+        )
     return np.random.default_rng(0).normal(size=(MIN_EVALUATION, *shape)).astype(np.float32)
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks._sparse_files import convert, samples
 from pipeline.sparse_tflite.encode import DIRECT_VERSION, ENCODINGS, OVERHEAD, encode, why_not
+from pipeline.sparse_tflite.encoding import Layout, Level, SparseTensor, decode
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.keras_conversion import outputs_on_host
 from pipeline.sparse_tflite.schema import schema
-from pipeline.sparse_tflite.weights import operator_name, weights_of
-from tests.sparse_files_for_tests import convert, dense_values, samples
+from pipeline.sparse_tflite.weights import operator_name, values_of, weights_of
 
 PRECISIONS = ("float32", "float16", "int8")
 KERNELS = ["CONV_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "FULLY_CONNECTED"]
@@ -40,6 +41,26 @@ def stored_as(precision: str, encoding: str, block: int = 4) -> tuple[Any, bytes
     assert encode(model, possible(model, encoding))
     content = write_model(model)
     return read_model(content, "sparse"), content
+
+
+def dense_values(model: Any, tensor: Any) -> np.ndarray | None:
+    """The values of a constant in its shape, however it is stored; None where it is none."""
+    if tensor.sparsity is None:
+        return values_of(model, tensor)
+    entries = tensor.sparsity.dimMetadata
+    rank = len(tensor.shape)
+    levels = tuple(
+        Level(np.asarray(entry.arraySegments.values), np.asarray(entry.arrayIndices.values))
+        if entry.format
+        else None
+        for entry in entries[:rank]
+    )
+    block = (int(tensor.sparsity.blockMap[0]), int(entries[rank].denseSize)) if len(entries) > rank else None
+    order = tuple(int(at) for at in tensor.sparsity.traversalOrder[:rank])
+    layout = Layout(order, tuple(level is not None for level in levels), block)
+    types = {0: "<f4", 1: "<f2", 9: "i1"}
+    values = np.asarray(model.buffers[tensor.buffer].data, np.uint8).view(types[tensor.type])
+    return decode(SparseTensor(tuple(int(size) for size in tensor.shape), layout, values, levels))
 
 
 def constants(model: Any) -> list[bytes]:

@@ -82,7 +82,7 @@ def encode(tensor: Array, layout: Layout) -> SparseTensor:
     was never given.
     """
     arranged = _arranged(tensor, layout)
-    used: Array = np.any(arranged, axis=-1)
+    used: Array = np.any(arranged != 0, axis=-1)
     used.flat[0] |= not used.any()
     nodes = np.zeros(1, np.int64)
     levels: list[Level | None] = []

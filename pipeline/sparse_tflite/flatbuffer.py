@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.sparse_tflite.bounded import BoundedBytes
+from pipeline.sparse_tflite.references import settle
 from pipeline.sparse_tflite.schema import schema
 
 IDENTIFIER = b"TFL3"
@@ -19,12 +21,14 @@ ALIGNMENT = 16
 def read_model(content: bytes, name: str) -> Any:
     """The model as the schema's `ModelT`; `name` names the file in errors.
 
-    Raises `UserError` when it is no TFLite flatbuffer, or keeps constants outside of it.
+    Raises `UserError` when it is no TFLite flatbuffer, contradicts itself, or keeps constants outside of it. What it
+    costs to find out is bounded by the file's size, whatever it says of itself.
     """
     if len(content) < 8 or content[4:8] != IDENTIFIER:
         raise UserError(f"{name}: not a TFLite file (expected the mark {IDENTIFIER.decode()} at byte 4)")
     with damage_is_told(name):
-        model = schema().ModelT.InitFromPackedBuf(content, 0)
+        model = schema().ModelT.InitFromPackedBuf(BoundedBytes(content), 0)
+        settle(model)
     if any(getattr(buffer, "offset", 0) > 1 for buffer in model.buffers):
         raise UserError(
             f"{name}: keeps constants outside the flatbuffer (larger than 2 GB); expected all inside"

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.models.quiet import keras_module, quiet
-from pipeline.sparse_tflite.encoding import Layout, Level, SparseTensor, decode
-from pipeline.sparse_tflite.weights import values_of
 
 SHAPE = (8, 8, 3)
 
@@ -57,23 +55,3 @@ def _network(keras: Any, block: int) -> Any:
             kernel = np.where(kept, random.normal(size=kernel.shape), 0)
             layer.set_weights([kernel, random.normal(size=bias.shape)])
     return model
-
-
-def dense_values(model: Any, tensor: Any) -> np.ndarray | None:
-    """The values of a constant in its shape, however it is stored; None where it is none."""
-    if tensor.sparsity is None:
-        return values_of(model, tensor)
-    entries = tensor.sparsity.dimMetadata
-    rank = len(tensor.shape)
-    levels = tuple(
-        Level(np.asarray(entry.arraySegments.values), np.asarray(entry.arrayIndices.values))
-        if entry.format
-        else None
-        for entry in entries[:rank]
-    )
-    block = (int(tensor.sparsity.blockMap[0]), int(entries[rank].denseSize)) if len(entries) > rank else None
-    order = tuple(int(at) for at in tensor.sparsity.traversalOrder[:rank])
-    layout = Layout(order, tuple(level is not None for level in levels), block)
-    types = {0: "<f4", 1: "<f2", 9: "i1"}
-    values = np.asarray(model.buffers[tensor.buffer].data, np.uint8).view(types[tensor.type])
-    return decode(SparseTensor(tuple(int(size) for size in tensor.shape), layout, values, levels))
