@@ -58,6 +58,13 @@ class RefitSection(Section):
 
     steps: int = Field(0, ge=0, le=100)
     samples: int = Field(2048, ge=1)
+    rounds: int = Field(1, ge=1, le=20)
+
+    @model_validator(mode="after")
+    def _has_something_between_rounds(self) -> RefitSection:
+        if self.rounds > 1 and self.steps == 0:
+            raise ValueError("rounds: nothing is refitted in 0 steps; say how many: steps")
+        return self
 
 
 class PruneBase(Section):
@@ -87,12 +94,16 @@ class PruneBase(Section):
                 raise ValueError(
                     f"fine_tune.schedule: gradual removes single weights, and {self.method} whole units; leave it out"
                 )
+            if self.refit.rounds > 1:
+                raise ValueError(f"refit.rounds: {self.method} removes whole units, at once; leave them out")
         else:
             known = ("auto", *cast(importance.ElementImportance, importance.load(self.method)).ALLOCATIONS)
             if self.allocation not in known:
                 raise ValueError(
                     f"allocation: {self.method} has no {self.allocation!r}; known: {', '.join(known)}"
                 )
+        if self.refit.rounds > 1 and self.share is None:
+            raise ValueError("refit.rounds: rounds lead to a sparsity; give one, or leave them out")
         if self.fine_tune.schedule == "gradual" and self.granularity != "element":
             raise ValueError(
                 f"fine_tune.schedule: gradual removes single weights, and the granularity is {self.granularity};"
