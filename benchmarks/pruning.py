@@ -125,7 +125,11 @@ class Data:
     @functools.cached_property
     def models(self) -> dict[str, Any]:
         """By name, trained."""
-        return {"MLPNet": self._mlpnet(), "LeNet-300-100": self._lenet()}
+        return {
+            "MLPNet": self._mlpnet(),
+            "LeNet-300-100": self._trained("lenet-300-100", _lenet_300_100, epochs=20),
+            "LeNet-5": self._trained("lenet-5", _lenet_5, epochs=20),
+        }
 
     def _mlpnet(self) -> Any:
         weights = np.load(self.folder / "mlpnet.npz")
@@ -133,21 +137,43 @@ class Data:
         model.set_weights([weights[name] for name in ("w1", "w2", "w3")])
         return model
 
-    def _lenet(self) -> Any:
+    def _trained(self, name: str, make: Callable[[], Any], epochs: int) -> Any:
         keras = keras_module()
-        path = state_folder() / "benchmarks" / "lenet-300-100.keras"
+        path = state_folder() / "benchmarks" / f"{name}.keras"
         if path.exists():
             return keras.saving.load_model(path)
         keras.utils.set_random_seed(0)
-        model = _perceptron((300, 100, 10), use_bias=True)
-        x, _ = self.inputs("LeNet-300-100")
-        epochs, batch = 20, 128
+        model, batch = make(), 128
+        x = self._x_train
         rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * -(-len(x) // batch))
         model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
         model.fit(x, self.y_train, batch_size=batch, epochs=epochs, verbose=0)
         path.parent.mkdir(parents=True, exist_ok=True)
         model.save(path)
         return model
+
+
+def _lenet_300_100() -> Any:
+    return _perceptron((300, 100, 10), use_bias=True)
+
+
+def _lenet_5() -> Any:
+    """LeCun et al. 1998, with ReLU, max pooling and softmax: 61,470 weights and 236 biases."""
+    layers = keras_module().layers
+    return keras_module().Sequential(
+        [
+            keras_module().Input((784,)),
+            layers.Reshape((28, 28, 1)),
+            layers.Conv2D(6, 5, padding="same", activation="relu", name="conv1"),
+            layers.MaxPooling2D(name="pool1"),
+            layers.Conv2D(16, 5, activation="relu", name="conv2"),
+            layers.MaxPooling2D(name="pool2"),
+            layers.Flatten(),
+            layers.Dense(120, activation="relu", name="hidden1"),
+            layers.Dense(84, activation="relu", name="hidden2"),
+            layers.Dense(10, activation="softmax", name="classes"),
+        ]
+    )
 
 
 def _perceptron(widths: tuple[int, ...], use_bias: bool) -> Any:

@@ -61,6 +61,13 @@ class RefitSection(Section):
 
     steps: int = Field(0, ge=0, le=100)
     samples: int = Field(2048, ge=1)
+    rounds: int = Field(1, ge=1, le=20)
+
+    @model_validator(mode="after")
+    def _has_something_between_rounds(self) -> RefitSection:
+        if self.rounds > 1 and self.steps == 0:
+            raise ValueError("rounds: nothing is refitted in 0 steps; say how many: steps")
+        return self
 
 
 class PruneBase(Section):
@@ -94,6 +101,10 @@ class PruneBase(Section):
                 raise ValueError(
                     f"fine_tune.schedule: gradual removes single weights, and {self.method} whole units; leave it out"
                 )
+            if self.refit.rounds > 1:
+                raise ValueError(f"refit.rounds: {self.method} removes whole units, at once; leave them out")
+        if self.refit.rounds > 1 and self.share is None:
+            raise ValueError("refit.rounds: rounds lead to a sparsity; give one, or leave them out")
         if self.fine_tune.schedule == "gradual" and self.granularity != "element":
             raise ValueError(
                 f"fine_tune.schedule: gradual removes single weights, and the granularity is {self.granularity};"
@@ -113,8 +124,14 @@ class PruneBase(Section):
         return self.method != NONE
 
     def _leave_all_in_place(self) -> None:
-        for key, asked in (("refit.steps", self.refit.steps), ("fine_tune.epochs", self.fine_tune.epochs)):
-            if asked:
+        asked = {
+            "bias_correction.samples": self.bias_correction.samples,
+            "batch_norm.samples": self.batch_norm.samples,
+            "refit.steps": self.refit.steps,
+            "fine_tune.epochs": self.fine_tune.epochs,
+        }
+        for key, value in asked.items():
+            if value:
                 raise ValueError(
                     f"{key}: mends what pruning did, and the method none prunes nothing; leave it at 0"
                 )

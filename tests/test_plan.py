@@ -101,6 +101,15 @@ def test_every_target_is_a_target_and_comments_its_keys(path: Path) -> None:
         ("prune={method: neuron, allocation: global}", "neuron has no 'global'; known: auto, uniform"),
         ("prune.rules=[{layers: a}]", "says nothing; give skip, sparsity or min_keep"),
         ("prune.hessian.damping=-1", "greater than"),
+        ("prune.refit.rounds=2", "rounds: nothing is refitted in 0 steps"),
+        (
+            "prune={refit: {rounds: 2, steps: 1}, granularity: '2:4'}",
+            "prune.refit.rounds: rounds lead to a sparsity",
+        ),
+        (
+            "prune={refit: {rounds: 2, steps: 1}, method: neuron}",
+            "prune.refit.rounds: neuron removes whole units",
+        ),
         ("prune.fine_tune.schedule=gradual", "schedule: nothing is trained in 0 epochs"),
         ("prune.fine_tune.distill=0.5", "distill: nothing is trained in 0 epochs"),
         ("prune.fine_tune.distill=1.5", "less than or equal to 1"),

@@ -157,7 +157,7 @@ def test_a_file_that_would_grow_is_left_as_it_is(dense: bytes, monkeypatch: pyte
     same, decisions = make_sparse(content)
     assert same == content
     told = {each.reason for each in decisions if each.operator == "FULLY_CONNECTED"}
-    assert all(f"the file would take 15,440 bytes, it takes {len(content):,}" in each for each in told)
+    assert told and all(f"bytes, it takes {len(content):,}" in each for each in told)
     assert {each.encoding for each in decisions} == {"dense"}
 
 

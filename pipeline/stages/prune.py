@@ -30,6 +30,7 @@ from pipeline.pruning.distillation import Distillation
 from pipeline.pruning.output_refit import refit_outputs
 from pipeline.pruning.prune import PrunedModel, left_whole, prune_model
 from pipeline.pruning.recovery import fine_tune
+from pipeline.pruning.rounds import prune_in_rounds
 from pipeline.pruning.rules import Rule
 from pipeline.sparse_tflite.float_model import read_float_model
 
@@ -95,23 +96,7 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     check_fits(model, dataset)
     before = _metric(options, inputs, model, dataset)
     calibration = _calibration(options, dataset)
-    objective = _objective(options, model, dataset)
-    try:
-        pruned = prune_model(
-            model,
-            options.method,
-            options.sparsity,
-            options.method_options,
-            calibration,
-            say,
-            budget=options.budget,
-            granularity=options.granularity,
-            allocation=options.allocation,
-            rules=options.rules,
-            objective=objective,
-        )
-    except ValueError as error:
-        raise UserError(f"prune: {error}") from error
+    pruned = _pruned(options, model, calibration, dataset, say)
     pruned = _means_restored(options, model, pruned, dataset, say)
     _refit(options.refit, model, pruned, dataset, say)
     report: dict[str, Any] = {
@@ -129,6 +114,40 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     with store.new("keras") as path:
         save_model(pruned.model, path)
         return {"model": store.put_file("keras", path), "report": store.put_json(report)}
+
+
+def _pruned(
+    options: Options, dense: Any, calibration: np.ndarray | None, dataset: data.Dataset, say: Say
+) -> PrunedModel:
+    objective = _objective(options, dense, dataset)
+
+    def prune(model: Any, sparsity: float | None) -> PrunedModel:
+        try:
+            return prune_model(
+                model,
+                options.method,
+                sparsity,
+                options.method_options,
+                calibration,
+                say,
+                budget=options.budget,
+                granularity=options.granularity,
+                allocation=options.allocation,
+                rules=options.rules,
+                objective=objective,
+            )
+        except ValueError as error:
+            raise UserError(f"prune: {error}") from error
+
+    if options.refit is None or options.refit.rounds == 1 or options.sparsity is None:
+        return prune(dense, options.sparsity)
+    return prune_in_rounds(
+        dense,
+        options.sparsity,
+        options.refit.rounds,
+        prune,
+        lambda pruned: _refit(options.refit, dense, pruned, dataset, say),
+    )
 
 
 def _means_restored(
