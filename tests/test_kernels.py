@@ -209,6 +209,14 @@ def test_what_a_method_cannot_see_is_told_and_magnitude_prunes_it() -> None:
     assert "stacked" not in reasons
 
 
+def test_a_stateful_layer_cannot_be_calibrated() -> None:
+    subject = keras.Sequential([keras.Input((5, 3), batch_size=4), layers.LSTM(2, stateful=True, name="r")])
+    options = importance.load("hessian").Options()
+    with pytest.raises(ValueError, match=r"'r' carries its state .* stateful=False, or prune by magnitude"):
+        prune_model(subject, "hessian", 0.5, options, X[:4])
+    assert prune_model(subject, "magnitude", 0.5, importance.load("magnitude").Options(), None).masks
+
+
 RECURRENT = [
     layers.LSTM,
     layers.GRU,
