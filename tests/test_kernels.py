@@ -22,16 +22,19 @@ from pipeline.pruning.prune import PrunedModel, prune_model
 from pipeline.pruning.recovery import fine_tune
 from pipeline.pruning.rules import Rule
 
-RANDOM = np.random.default_rng(0)
-X = RANDOM.normal(size=(7, 5, 3)).astype(np.float32)
+X = np.random.default_rng(0).normal(size=(7, 5, 3)).astype(np.float32)
 X[2, 3:] = X[5, 1:] = 0  # masked, where there is a mask
 COUNTED = np.any(X != 0, axis=2)
 
 
+def with_random_weights(model: Any, size: float = 1.0) -> Any:
+    random = np.random.default_rng(1)
+    model.set_weights([size * random.normal(size=weight.shape) for weight in model.get_weights()])
+    return model
+
+
 def sequence_model(*within: Any) -> Any:
-    made = keras.Sequential([keras.Input((5, 3)), *within])
-    made.set_weights([0.5 * RANDOM.normal(size=weight.shape) for weight in made.get_weights()])
-    return made
+    return with_random_weights(keras.Sequential([keras.Input((5, 3)), *within]), 0.5)
 
 
 def sigmoid(x: Any) -> Any:
@@ -131,9 +134,9 @@ def test_both_directions_and_what_is_repeated_over_time_are_observed_each_on_its
 def attention_model() -> Any:
     sequence, other = keras.Input((5, 3)), layers.Dense(4, name="other")
     attended = layers.MultiHeadAttention(2, 3, value_dim=4, name="attention")(sequence, other(sequence))
-    made = keras.Model(sequence, layers.EinsumDense("abc,cd->ad", (2,), name="sum")(attended))
-    made.set_weights([RANDOM.normal(size=weight.shape) for weight in made.get_weights()])
-    return made
+    return with_random_weights(
+        keras.Model(sequence, layers.EinsumDense("abc,cd->ad", (2,), name="sum")(attended))
+    )
 
 
 def test_what_enters_the_kernels_of_attention() -> None:
@@ -174,7 +177,8 @@ def test_what_enters_the_kernels_of_attention() -> None:
 def test_an_einsum_is_the_product_of_its_rows_and_its_matrix(
     equation: str, shapes: tuple[tuple[int, ...], ...]
 ) -> None:
-    x, kernel = (RANDOM.normal(size=shape) for shape in shapes)
+    random = np.random.default_rng(2)
+    x, kernel = (random.normal(size=shape) for shape in shapes)
     written = Einsum(equation)
     assert written.why_no_matrix() is None
     rows = written.input_rows(x)
@@ -207,6 +211,14 @@ def test_what_a_method_cannot_see_is_told_and_magnitude_prunes_it() -> None:
     assert reasons["gru/recurrent_kernel"][0] is None
     assert "axes are not those" in str(reasons["turned"][0])
     assert "stacked" not in reasons
+
+
+def test_a_stateful_layer_cannot_be_calibrated() -> None:
+    subject = keras.Sequential([keras.Input((5, 3), batch_size=4), layers.LSTM(2, stateful=True, name="r")])
+    options = importance.load("hessian").Options()
+    with pytest.raises(ValueError, match=r"'r' carries its state .* stateful=False, or prune by magnitude"):
+        prune_model(subject, "hessian", 0.5, options, X[:4])
+    assert prune_model(subject, "magnitude", 0.5, importance.load("magnitude").Options(), None).masks
 
 
 RECURRENT = [
@@ -254,8 +266,7 @@ def test_the_sensitivity_of_an_attention_kernel_is_by_head_and_unit() -> None:
     sequence = keras.Input((5, 3))
     split = layers.EinsumDense("abc,cde->abde", (None, 2, 4), name="split")(sequence)
     joined = layers.EinsumDense("abde,def->abf", (None, 6), name="join")(split)
-    model = keras.Model(sequence, joined)
-    model.set_weights([RANDOM.normal(size=weight.shape) for weight in model.get_weights()])
+    model = with_random_weights(keras.Model(sequence, joined))
     found = sensitivity(model, ["split"], X[:2])["split"]
     after = kernel_named(Graph(model), "join").matrix()
     np.testing.assert_allclose(found, 5 * np.sum(after**2, axis=1), rtol=1e-5)
@@ -320,6 +331,40 @@ def test_the_same_inputs_give_the_same_bits() -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_a_recurrent_layer_that_loses_copies_of_its_inputs_answers_as_before(kind: str) -> None:
+    subject = sequence_model(getattr(layers, kind)(4, name="r"))
+    x = np.random.default_rng(2).normal(size=(60, 5, 3)).astype(np.float32)
+    x[:, :, 2] = x[:, :, 0] - x[:, :, 1]
+    rules = [Rule(layers="r/recurrent_kernel", skip=True)]
+    options = importance.load("hessian").Options(damping=1e-6)
+    found = prune_model(subject, "hessian", 1 / 3, options, x, allocation="row", rules=rules)
+    assert not found.masks["r/kernel"].all(axis=0).any()
+    assert np.asarray(found.model(x)) == pytest.approx(np.asarray(subject(x)), abs=1e-3)
+    by_size = prune_model(
+        subject,
+        "magnitude",
+        1 / 3,
+        importance.load("magnitude").Options(),
+        None,
+        allocation="row",
+        rules=rules,
+    )
+    assert np.abs(np.asarray(by_size.model(x)) - np.asarray(subject(x))).max() > 0.05
+
+
+def test_in_recurrent_layers_the_weights_that_stay_make_up_for_those_that_go() -> None:
+    subject = sequence_model(layers.LSTM(8, return_sequences=True), layers.GRU(8), layers.Dense(3))
+    x = np.random.default_rng(2).normal(size=(200, 5, 3)).astype(np.float32)
+    wanted = np.asarray(subject(x[100:]))
+    errors = {}
+    for method in ("hessian", "magnitude"):
+        options = importance.load(method).Options()
+        found = prune_model(subject, method, 0.5, options, x[:100], allocation="uniform")
+        errors[method] = float(np.mean((np.asarray(found.model(x[100:])) - wanted) ** 2))
+    assert errors["hessian"] < errors["magnitude"] / 2, errors
+
+
 def test_rules_are_for_a_layer_or_for_one_of_its_kernels() -> None:
     rules = [
         Rule(layers="attention", skip=True),
@@ -344,7 +389,7 @@ def test_weights_removed_from_recurrent_kernels_stay_removed_while_the_rest_lear
     found = pruned("magnitude", recurrent_model())
     assert list(found.masks) == [*BOTH, "out"]
     before = {name: np.asarray(kernel_named(Graph(found.model), name).variable) for name in found.masks}
-    y = RANDOM.normal(size=(7, 2)).astype(np.float32)
+    y = np.random.default_rng(2).normal(size=(7, 2)).astype(np.float32)
     fine_tune(found.model, found.masks, X, y, "mse", 4, 4, 0.01, seed=0, gradual=gradual)
     for name, mask in found.masks.items():
         weights = np.asarray(kernel_named(Graph(found.model), name).variable)

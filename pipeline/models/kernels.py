@@ -90,8 +90,6 @@ def why_not_pruned(kernel: Kernel, calibrated: bool = False) -> str | None:
         )
     if getattr(owner, "reset_after", True) is False and kernel.attribute == "recurrent_kernel":
         return "A part of it multiplies the state, a part the state after the reset gate; magnitude can prune it."
-    if getattr(kernel.node.layer, "stateful", False):
-        return "The layer carries its state from one batch to the next; magnitude can prune it."
     return None
 
 

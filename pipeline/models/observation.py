@@ -24,6 +24,9 @@ from pipeline.models.graph import Graph
 from pipeline.models.kernels import Kernel
 
 Array = NDArray[Any]
+# Samples of a batch; a step of a sequence takes about the same time whether there are many of them or few.
+_BATCH = 64
+_STEPWISE_BATCH = 256
 # Told of a product: the kernel's name, what entered, and what came of it, tensors both.
 Note = Callable[[str, Any, Any], None]
 
@@ -44,13 +47,14 @@ def observed(kernels: Sequence[Kernel], note: Note) -> Iterator[None]:
 
 
 def entering(
-    wired: Graph, kernel: Kernel, samples: Array, batch_size: int = 64
+    wired: Graph, kernel: Kernel, samples: Array, batch_size: int | None = None
 ) -> Iterator[tuple[Array, NDArray[np.bool_]]]:
     """What enters the kernel for the model inputs `samples`, a batch at a time: inputs (m, ...), of a sequence that
     is read step by step those of the first step first; and (m,), False for the steps that a mask leaves out.
     """
     import keras
 
+    batch_size = batch_size or (_STEPWISE_BATCH if _recurrent(kernel) else _BATCH)
     if kernel.is_product:
         for found in wired.inputs(kernel.node.name, samples, batch_size):
             yield found, np.ones(len(found), bool)

@@ -81,6 +81,8 @@ def prune_model(
         _check_objective(method, model, objective, calibration)
     trained = Graph(model)
     _check_finite(trained)
+    if calibration is not None:
+        _check_stateless(trained)
     if chosen.GRANULARITY == "unit":
         if granularity != "element":
             raise ValueError(f"{method!r} removes whole units; leave the granularity out")
@@ -135,6 +137,15 @@ def _check_finite(trained: Graph) -> None:
     for node in trained.layers():
         if not all(np.isfinite(weight).all() for weight in node.layer.get_weights()):
             raise ValueError(f"the weights of {node.name!r} are NaN or infinite; train the model anew")
+
+
+def _check_stateless(trained: Graph) -> None:
+    for node in trained.layers():
+        if getattr(node.layer, "stateful", False):
+            raise ValueError(
+                f"{node.name!r} carries its state from one batch to the next, so calibration samples cannot be told "
+                "apart; build the model with stateful=False, or prune by magnitude or lamp"
+            )
 
 
 def _goal(sparsity: float | None, budget: Budget | None, granularity: Granularity) -> float | Budget:
