@@ -54,6 +54,14 @@ class RefitSection(Section):
     samples: int = Field(2048, ge=1)
 
 
+class RefitHeadSection(Section):
+    """Recovery of the Dense layers that the model ends with, for the unpruned model's outputs."""
+
+    steps: int = Field(0, ge=0, le=100)
+    samples: int = Field(16384, ge=1)
+    temperature: float = Field(4.0, gt=0)
+
+
 class PruneBase(Section):
     """Pruning; each method's own options stand under the method's name."""
 
@@ -63,6 +71,7 @@ class PruneBase(Section):
     granularity: Annotated[str, AfterValidator(_granularity)] = "element"
     allocation: Literal["auto", "global", "uniform", "erk", "row"] = "auto"
     rules: tuple[Rule, ...] = ()
+    refit_head: RefitHeadSection = RefitHeadSection()
     refit: RefitSection = RefitSection()
     fine_tune: FineTuneSection = FineTuneSection()
 

@@ -17,6 +17,7 @@ KERNELS = ("pipeline/pruning/importance", "pipeline/measurement")
 # The files of pruning that lead from a Keras model to the kernels and back.
 ADAPTERS = {
     "distillation",
+    "head_refit",
     "keras_layers",
     "keras_network",
     "output_refit",

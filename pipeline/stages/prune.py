@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from pipeline.models.load import load_model, save_model
 from pipeline.models.quiet import keras_module
 from pipeline.models.sample_gradients import Objective
 from pipeline.plan import PlanBase
-from pipeline.plan_pruning import FineTuneSection, RefitSection
+from pipeline.plan_pruning import FineTuneSection, RefitHeadSection, RefitSection
 from pipeline.progress import Say
 from pipeline.pruning import importance
 from pipeline.pruning.budget import Budget
 from pipeline.pruning.distillation import Distillation
+from pipeline.pruning.head_refit import refit_head
 from pipeline.pruning.output_refit import refit_outputs
 from pipeline.pruning.prune import PrunedModel, prune_model
 from pipeline.pruning.recovery import fine_tune
@@ -44,6 +45,7 @@ class Options(BaseModel):
     allocation: str
     rules: tuple[Rule, ...]
     method_options: SerializeAsAny[BaseModel]
+    refit_head: RefitHeadSection | None
     refit: RefitSection | None
     fine_tune: FineTuneSection | None
     loss: str | None
@@ -61,6 +63,7 @@ def options(plan: PlanBase) -> Options:
         allocation=plan.prune.allocation,
         rules=plan.prune.rules,
         method_options=plan.prune.options,
+        refit_head=plan.prune.refit_head if plan.prune.refit_head.steps else None,
         refit=plan.prune.refit if plan.prune.refit.steps else None,
         fine_tune=tuning,
         loss=plan.loss if tuning or plan.prune.needs_labels else None,
@@ -98,6 +101,7 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
         )
     except ValueError as error:
         raise UserError(f"prune: {error}") from error
+    _refit_head(options.refit_head, model, pruned, dataset, say)
     _refit(options.refit, model, pruned, dataset, say)
     report: dict[str, Any] = {
         "decisions": [decision.model_dump() for decision in pruned.decisions],
@@ -116,6 +120,19 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
         return {"model": store.put_file("keras", path), "report": store.put_json(report)}
 
 
+def _refit_head(
+    section: RefitHeadSection | None, dense: Any, pruned: PrunedModel, dataset: data.Dataset, say: Say
+) -> None:
+    if section is None:
+        return
+    samples = _shuffled(dataset)[: section.samples]
+    try:
+        distances = refit_head(dense, pruned.model, pruned.masks, samples, section.steps, section.temperature)
+    except ValueError as error:
+        raise UserError(f"prune.refit_head: {error}") from error
+    _say_distances("refit of the head", distances, say)
+
+
 def _refit(
     section: RefitSection | None, dense: Any, pruned: PrunedModel, dataset: data.Dataset, say: Say
 ) -> None:
@@ -126,9 +143,13 @@ def _refit(
         distances = refit_outputs(dense, pruned.model, pruned.masks, samples, section.steps)
     except ValueError as error:
         raise UserError(f"prune.refit: {error}") from error
+    _say_distances("refit", distances, say)
+
+
+def _say_distances(what: str, distances: Sequence[float], say: Say) -> None:
     if distances:
         say(
-            f"refit in {len(distances) - 1} steps, distance to the unpruned outputs"
+            f"{what} in {len(distances) - 1} steps, distance to the unpruned outputs"
             f" {distances[0]:.3g} before, {distances[-1]:.3g} after"
         )
 
