@@ -70,6 +70,14 @@ class RefitSection(Section):
         return self
 
 
+class RefitHeadSection(Section):
+    """Recovery of the Dense layers that the model ends with, for the unpruned model's outputs."""
+
+    steps: int = Field(0, ge=0, le=100)
+    samples: int = Field(16384, ge=1)
+    temperature: float = Field(4.0, gt=0)
+
+
 class PruneBase(Section):
     """Pruning; each method's own options stand under the method's name."""
 
@@ -81,6 +89,7 @@ class PruneBase(Section):
     rules: tuple[Rule, ...] = ()
     bias_correction: SamplesSection = SamplesSection()
     batch_norm: SamplesSection = SamplesSection()
+    refit_head: RefitHeadSection = RefitHeadSection()
     refit: RefitSection = RefitSection()
     fine_tune: FineTuneSection = FineTuneSection()
 
@@ -127,6 +136,7 @@ class PruneBase(Section):
         asked = {
             "bias_correction.samples": self.bias_correction.samples,
             "batch_norm.samples": self.batch_norm.samples,
+            "refit_head.steps": self.refit_head.steps,
             "refit.steps": self.refit.steps,
             "fine_tune.epochs": self.fine_tune.epochs,
         }

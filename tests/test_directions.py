@@ -20,6 +20,7 @@ ADAPTERS = {
     "batch_norm",
     "bias_correction",
     "distillation",
+    "head_refit",
     "keras_derivatives",
     "keras_layers",
     "keras_network",

@@ -219,6 +219,7 @@ def test_a_plan_prunes_units_by_labels_to_a_budget(tmp_path: Path) -> None:
             "budget": {"parameters": 300},
             "allocation": "global",
             "taylor": {"multiple": 2},
+            "refit_head": {"steps": 2},
         },
     }
     plan = read_values(values, plan_model(), overrides=(), folder=ROOT, name="test")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from pipeline.models.load import load_model, save_model
 from pipeline.models.quiet import keras_module
 from pipeline.models.sample_gradients import Objective
 from pipeline.plan import PlanBase
-from pipeline.plan_pruning import NONE, FineTuneSection, RefitSection, SamplesSection
+from pipeline.plan_pruning import NONE, FineTuneSection, RefitHeadSection, RefitSection, SamplesSection
 from pipeline.progress import Say
 from pipeline.pruning import importance
 from pipeline.pruning.batch_norm import reestimate
 from pipeline.pruning.bias_correction import correct_biases
 from pipeline.pruning.budget import Budget
 from pipeline.pruning.distillation import Distillation
+from pipeline.pruning.head_refit import refit_head
 from pipeline.pruning.output_refit import refit_outputs
 from pipeline.pruning.prune import PrunedModel, left_whole, prune_model
 from pipeline.pruning.recovery import fine_tune
@@ -52,6 +53,7 @@ class Options(BaseModel):
     rules: tuple[Rule, ...] = ()
     bias_correction: SamplesSection | None = None
     batch_norm: SamplesSection | None = None
+    refit_head: RefitHeadSection | None = None
     refit: RefitSection | None = None
     fine_tune: FineTuneSection | None = None
     loss: str | None = None
@@ -72,6 +74,7 @@ def options(plan: PlanBase) -> Options:
         method_options=plan.prune.options,
         bias_correction=plan.prune.bias_correction if plan.prune.bias_correction.samples else None,
         batch_norm=plan.prune.batch_norm if plan.prune.batch_norm.samples else None,
+        refit_head=plan.prune.refit_head if plan.prune.refit_head.steps else None,
         refit=plan.prune.refit if plan.prune.refit.steps else None,
         fine_tune=tuning,
         loss=plan.loss if tuning or plan.prune.needs_labels else None,
@@ -98,6 +101,7 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     calibration = _calibration(options, dataset)
     pruned = _pruned(options, model, calibration, dataset, say)
     pruned = _means_restored(options, model, pruned, dataset, say)
+    _refit_head(options.refit_head, model, pruned, dataset, say)
     _refit(options.refit, model, pruned, dataset, say)
     report: dict[str, Any] = {
         "decisions": [decision.model_dump() for decision in pruned.decisions],
@@ -198,6 +202,19 @@ def _leave_whole(
     return {"model": inputs["model"], "report": store.put_json(report)}
 
 
+def _refit_head(
+    section: RefitHeadSection | None, dense: Any, pruned: PrunedModel, dataset: data.Dataset, say: Say
+) -> None:
+    if section is None:
+        return
+    samples = _shuffled(dataset)[: section.samples]
+    try:
+        distances = refit_head(dense, pruned.model, pruned.masks, samples, section.steps, section.temperature)
+    except ValueError as error:
+        raise UserError(f"prune.refit_head: {error}") from error
+    _say_distances("refit of the head", distances, say)
+
+
 def _refit(
     section: RefitSection | None, dense: Any, pruned: PrunedModel, dataset: data.Dataset, say: Say
 ) -> None:
@@ -208,9 +225,13 @@ def _refit(
         distances = refit_outputs(dense, pruned.model, pruned.masks, samples, section.steps)
     except ValueError as error:
         raise UserError(f"prune.refit: {error}") from error
+    _say_distances("refit", distances, say)
+
+
+def _say_distances(what: str, distances: Sequence[float], say: Say) -> None:
     if distances:
         say(
-            f"refit in {len(distances) - 1} steps, distance to the unpruned outputs"
+            f"{what} in {len(distances) - 1} steps, distance to the unpruned outputs"
             f" {distances[0]:.3g} before, {distances[-1]:.3g} after"
         )
 
