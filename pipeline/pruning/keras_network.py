@@ -114,9 +114,7 @@ class KerasNetwork:
         ]
         total = [np.zeros(part.shape) for part in along]
         for batch in self._batches(max(1, _PRODUCT_ELEMENTS // self._elements(outputs=1))):
-            logits, slopes = self._derivatives.along(batch, along)
-            flat = (array.reshape(len(array), -1) for array in (logits, slopes))
-            curved = distances.curved(self.kind, *flat).reshape(logits.shape)
+            curved = distances.curved(self.kind, *self._derivatives.along(batch, along))
             for sum_, part in zip(total, self._derivatives.transposed(batch, curved), strict=True):
                 sum_ += part
         return self._as_matrices([sum_ / len(self.samples[0]) for sum_ in total])
