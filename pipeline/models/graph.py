@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.models.ports import entering
+from pipeline.models.samples import Samples
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -83,23 +86,17 @@ class Graph:
         """The layers whose kernels can lose single weights, in topological order; see `why_not_elements`."""
         return [node for node in self.nodes.values() if why_not_elements(node, calibrated) is None]
 
-    def inputs(
-        self, name: str, samples: NDArray[Any], batch_size: int = 64
-    ) -> Iterator[NDArray[np.floating]]:
+    def inputs(self, name: str, samples: Samples, batch_size: int = 64) -> Iterator[NDArray[np.floating]]:
         """What enters the layer `name` for the model inputs `samples`, a batch at a time.
 
-        Raises `ValueError` for a model of several inputs.
+        Raises `ValueError` where the samples are not of the model's inputs.
         """
         import keras
 
-        if len(self.model.inputs) != 1:
-            raise ValueError(
-                f"calibration needs a model with one input, this one has {len(self.model.inputs)}"
-            )
-        until = keras.Model(self.model.inputs[0], self.nodes[name].source)
+        until = keras.Model(self.model.inputs, self.nodes[name].source)
         for start in range(0, len(samples), batch_size):
-            entering = until(samples[start : start + batch_size], training=False)
-            yield np.asarray(keras.ops.convert_to_numpy(entering), np.float32)
+            found = until(entering(until, samples[start : start + batch_size]), training=False)
+            yield np.asarray(keras.ops.convert_to_numpy(found), np.float32)
 
 
 def why_not_elements(node: Node, calibrated: bool = False) -> str | None:

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.models import graph
+from pipeline.models.ports import entering
+from pipeline.models.samples import Samples
 
 # More model outputs than this are combined at random.
 _PROBES = 32
 
 
 def sensitivity(
-    model: Any, names: Sequence[str], samples: NDArray[Any], batch_size: int = 64
+    model: Any, names: Sequence[str], samples: Samples, batch_size: int = 64
 ) -> dict[str, NDArray[np.float64]]:
     """For each of the layers `names` (r,): the squares of the derivatives of the model's outputs by the layer's
     outputs before its activation, summed over model outputs and positions, and averaged over `samples`.
@@ -33,10 +35,11 @@ def sensitivity(
     totals: dict[str, Any] = {}
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
+        given = entering(twin, batch)
         with tf.GradientTape(persistent=True) as tape:
             seen["tape"] = tape
             outputs = tf.concat(
-                [tf.reshape(out, (len(batch), -1)) for out in tf.nest.flatten(twin(batch, training=False))],
+                [tf.reshape(out, (len(batch), -1)) for out in tf.nest.flatten(twin(given, training=False))],
                 axis=1,
             )
             probes = [tf.reduce_sum(outputs * signs) for signs in _probes(int(outputs.shape[1]))]
@@ -56,11 +59,11 @@ def sensitivity(
 def _watched(name: str, own: Callable[[Any], Any], seen: dict[str, Any]) -> Callable[[Any], Any]:
     """The activation `own`, which also puts into `seen` what enters it, watched by the tape there."""
 
-    def activation(entering: Any) -> Any:
+    def activation(entered: Any) -> Any:
         if "tape" in seen:
-            seen["tape"].watch(entering)
-            seen[name] = entering
-        return own(entering)
+            seen["tape"].watch(entered)
+            seen[name] = entered
+        return own(entered)
 
     return activation
 

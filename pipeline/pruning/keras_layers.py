@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.models.graph import Graph, Node
+from pipeline.models.samples import Samples
 from pipeline.pruning.calibration import Moments, moments
 from pipeline.pruning.layer import Layer
 from pipeline.pruning.patches import patches
@@ -29,7 +30,7 @@ def layer_of(
     node: Node,
     trained: Graph,
     now: Graph,
-    calibration: Array | None,
+    calibration: Samples | None,
     sensitivities: Sensitivities,
     positions: int,
 ) -> Layer:
@@ -51,7 +52,9 @@ def layer_of(
     )
 
 
-def moments_of(node: Node, trained: Graph, now: Graph, calibration: Array, constant: bool = False) -> Moments:
+def moments_of(
+    node: Node, trained: Graph, now: Graph, calibration: Samples, constant: bool = False
+) -> Moments:
     """The moments of a layer's inputs, of the model as `trained` and as it is `now`; `constant` adds an input of one,
     as a bias has.
     """

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pipeline.models import graph
 from pipeline.models.graph import Graph, Node
 from pipeline.models.operations import multiply_accumulates, positions
+from pipeline.models.samples import Samples
 from pipeline.models.sensitivity import sensitivity
 from pipeline.pruning import importance
 from pipeline.pruning.allocation import Request
@@ -26,7 +27,6 @@ from pipeline.pruning.layer import Layer
 from pipeline.pruning.rules import Rule, terms
 from pipeline.pruning.units import remove_units
 
-Array = NDArray[Any]
 Progress = Callable[[str], None]
 
 
@@ -47,7 +47,7 @@ def prune_model(
     method: str,
     sparsity: float | None,
     options: BaseModel,
-    calibration: Array | None,
+    calibration: Samples | None,
     progress: Progress = lambda line: None,
     *,
     budget: Budget | None = None,
@@ -123,14 +123,14 @@ def _remove_elements(
     method: importance.ElementImportance,
     options: BaseModel,
     request: Request,
-    calibration: Array | None,
+    calibration: Samples | None,
     progress: Progress,
 ) -> PrunedModel:
     now = Graph(graph.copy(trained.model))
     nodes = trained.element_layers(calibrated="calibration" in method.NEEDS)
     counted = isinstance(request.goal, Budget) and request.goal.measure == "macs"
     sensitivities = functools.cache(
-        lambda: sensitivity(trained.model, [node.name for node in nodes], cast(Array, calibration))
+        lambda: sensitivity(trained.model, [node.name for node in nodes], cast(Samples, calibration))
     )
     layers = [
         layer_of(node, trained, now, calibration, sensitivities, positions(node) if counted else 1)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.models import graph
 from pipeline.models.graph import Graph, Node
+from pipeline.models.samples import Samples
 from pipeline.models.sensitivity import sensitivity
 from pipeline.pruning import importance, masks
 from pipeline.pruning.calibration import Moments
@@ -29,7 +30,7 @@ def remove_units(
     method: importance.UnitImportance,
     sparsity: float,
     options: importance.UnitOptions,
-    calibration: NDArray[np.floating] | None,
+    calibration: Samples | None,
     progress: Callable[[str], None],
 ) -> tuple[Any, list[LayerDecision]]:
     """A copy of the model without the share `sparsity` of each group of its units, and a decision for each layer.
@@ -69,7 +70,7 @@ def chosen(scores: NDArray[np.floating], count: int) -> Units:
 class _CalibrationSenses:
     """What the calibration inputs say, computed when it is asked for."""
 
-    def __init__(self, trained: Graph, calibration: NDArray[np.floating] | None) -> None:
+    def __init__(self, trained: Graph, calibration: Samples | None) -> None:
         self._trained, self._calibration = trained, calibration
         self._layers = {node.name: node for node in trained.element_layers(calibrated=True)}
 
@@ -92,7 +93,7 @@ def _reconstructed(
     trained: Graph,
     anatomy: Anatomy,
     staying: Mapping[str, Units],
-    calibration: NDArray[np.floating] | None,
+    calibration: Samples | None,
     options: importance.UnitOptions,
 ) -> Anatomy:
     """The anatomy of the model whose units that leave are read by nobody any more, the other weights making up."""
