@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     ValidationInfo,
     create_model,
@@ -56,6 +57,13 @@ def _builtin_metric(text: str) -> bool:
     return False
 
 
+def _loss(given: Any) -> Any:
+    names = [given] if isinstance(given, str) else list(given.values()) if isinstance(given, dict) else []
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"expected a loss by name, or {{output: loss}} for each output, received {given!r}")
+    return given
+
+
 class ModelSection(Section):
     """The model to deploy."""
 
@@ -77,6 +85,7 @@ class MetricSection(Section):
 
     source: Annotated[str, _source(also=_builtin_metric)] = "accuracy"
     direction: metrics.Direction | None = None
+    output: str | None = None
 
     @model_validator(mode="after")
     def _has_a_direction(self) -> MetricSection:
@@ -100,7 +109,7 @@ class TrainSection(FitSection):
 
     when: Literal["auto", "always", "never"] = "auto"
     epochs: int = Field(30, ge=1)
-    loss: Annotated[str, Field(min_length=1)] = "auto"
+    loss: Annotated[str | dict[str, str], BeforeValidator(_loss)] = "auto"
 
 
 class ConvertSection(Section):
@@ -183,7 +192,7 @@ class PlanBase(Section):
         return self.train.when == "always" or (self.train.when == "auto" and not came_trained)
 
     @property
-    def loss(self) -> str:
+    def loss(self) -> str | dict[str, str]:
         """What training and fine-tuning lower."""
         return fitting.AUTO_LOSS.get(self.metric.source, "") if self.train.loss == "auto" else self.train.loss
 

@@ -15,11 +15,12 @@ from pipeline.models.samples import Samples, in_order, of_names
 class Port:
     """An input or output: the name of the layer there, the shape of a sample, its type as numpy names it.
 
-    `activation` is the name of that an output comes out of; where the layer has none, its class in lower case.
+    A size that is open is None. `activation` is the name of that which an output comes out of; where the layer has
+    none, its class in lower case.
     """
 
     name: str
-    shape: tuple[int | None, ...]
+    shape: tuple[Any, ...]
     dtype: str
     activation: str
 
@@ -46,7 +47,12 @@ def output_names(model: Any) -> list[str]:
 
 def entering(model: Any, samples: Samples) -> Any:
     """Samples in the structure in which `model` takes its inputs. Raises `ValueError` where their names are others."""
-    return _structured(model, "input", in_order(samples, input_names(model)))
+    return as_inputs(model, in_order(samples, input_names(model)))
+
+
+def as_inputs(model: Any, values: Sequence[Any]) -> Any:
+    """Something for each input, in the order of `model.inputs`, in the structure in which `model` takes them."""
+    return _structured(model, "input", values)
 
 
 def leaving(model: Any, samples: Samples) -> Any:

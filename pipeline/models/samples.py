@@ -45,6 +45,19 @@ def each(function: Callable[[Array], Array], samples: Samples) -> Samples:
     return NamedArrays({name: function(array) for name, array in samples.arrays.items()})
 
 
+def as_type(array: Array, dtype: str) -> Array:
+    """The array in another type of numbers. Raises `ValueError` where a whole number would not be the same any more."""
+    kind = np.dtype(dtype).kind
+    if array.dtype == dtype or (kind == "f" and array.dtype.kind in "fb"):
+        return array.astype(dtype, copy=False)
+    with np.errstate(invalid="ignore"):
+        found = array.astype(dtype)
+    if not np.array_equal(found, array):
+        wrong = array[found != array].flat[0]
+        raise ValueError(f"takes {dtype}, which {wrong:g} of the data's {array.dtype} is none of")
+    return found
+
+
 def by_name(samples: Samples) -> Mapping[str, Array]:
     """The arrays by their names; a single array has none, and goes by the empty text."""
     return samples.arrays if isinstance(samples, NamedArrays) else {"": samples}
@@ -71,20 +84,24 @@ def in_order(samples: Samples, names: Sequence[str]) -> list[Array]:
     return [samples.arrays[name] for name in names]
 
 
-def keyed(key: str, values: Value | Mapping[str, Value]) -> dict[str, Value]:
-    """Where values lie in an .npz file and among the outputs of a stage: at `key`, or each at `key/NAME`."""
-    return (
-        {f"{key}/{name}": value for name, value in values.items()}
-        if isinstance(values, Mapping)
-        else {key: values}
-    )
+def keyed(key: str, samples: Samples) -> dict[str, Array]:
+    """Where samples lie in an .npz file, and among what a stage leaves: at `key`, or those of a name at `key/NAME`."""
+    return {f"{key}/{name}" if name else key: array for name, array in by_name(samples).items()}
 
 
 def at_key(key: str, values: Mapping[str, Value]) -> Value | dict[str, Value] | None:
-    """What `keyed` laid at `key`: a value, or those by their names; None where there is nothing."""
+    """What lies at `key`, or else at `key/NAME`, by those names; None where there is nothing."""
     if key in values:
         return values[key]
     start = f"{key}/"
-    return {
-        name.removeprefix(start): value for name, value in values.items() if name.startswith(start)
-    } or None
+    return {name.removeprefix(start): each for name, each in values.items() if name.startswith(start)} or None
+
+
+def shapes(samples: Samples) -> dict[str, tuple[int, ...]]:
+    """The shape of one sample, by name."""
+    return {name: array.shape[1:] for name, array in by_name(samples).items()}
+
+
+def sizes(samples: Samples) -> str:
+    """The shapes in words."""
+    return ", ".join(f"{name} {shape}".strip() for name, shape in shapes(samples).items())

@@ -56,6 +56,13 @@ def one_float_input(signature: Signature, name: str) -> TensorSignature:
     return tensor
 
 
+def check_batch_one(signature: Signature, name: str) -> None:
+    """Raise `UserError` where the inputs of a file are not of batch 1."""
+    for tensor in signature.inputs:
+        if tensor.shape[:1] != (1,):
+            raise UserError(f"{name}: expected inputs of batch 1, received {tensor.name} {tensor.shape}")
+
+
 def _tensor(tensor: Any) -> TensorSignature:
     kinds = {
         value: kind.lower() for kind, value in vars(schema().TensorType).items() if not kind.startswith("_")

@@ -13,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import UserError
 from pipeline.models import data, metrics
-from pipeline.models.fitting import check_fits, loss_for, output_activation
+from pipeline.models.fitting import check_fits, loss_for
 from pipeline.models.load import load_model, save_model
+from pipeline.models.ports import answers, output_ports
 from pipeline.models.quiet import keras_module
+from pipeline.models.samples import Samples
 from pipeline.plan import PlanBase
 from pipeline.plan_pruning import FineTuneSection, RefitSection
 from pipeline.progress import Say
@@ -44,8 +46,9 @@ class Options(BaseModel):
     method_options: SerializeAsAny[BaseModel]
     refit: RefitSection | None
     fine_tune: FineTuneSection | None
-    loss: str | None
+    loss: str | dict[str, str] | None
     metric: str
+    output: str | None
 
 
 def options(plan: PlanBase) -> Options:
@@ -63,6 +66,7 @@ def options(plan: PlanBase) -> Options:
         fine_tune=tuning,
         loss=plan.loss if tuning else None,
         metric=plan.metric.source,
+        output=plan.metric.output,
     )
 
 
@@ -130,31 +134,38 @@ def _refit(
 
 
 def _metric(options: Options, inputs: Mapping[str, Artifact], model: Any, dataset: data.Dataset) -> float:
-    outputs = np.asarray(model.predict(dataset.x_test, verbose=0))
-    return metrics.evaluate(options.metric, inputs.get("metric"), dataset.y_test, outputs)
+    outputs = answers(model, dataset.x_test)
+    return metrics.evaluate(options.metric, inputs.get("metric"), dataset.y_test, outputs, options.output)
 
 
-def _calibration(options: Options, dataset: data.Dataset) -> np.ndarray | None:
+def _calibration(options: Options, dataset: data.Dataset) -> Samples | None:
     """The samples that the method's options ask for."""
     wanted: int = getattr(options.method_options, "calibration_samples", 0)
     return _shuffled(dataset)[:wanted] if wanted else None
 
 
-def _shuffled(dataset: data.Dataset) -> np.ndarray:
+def _shuffled(dataset: data.Dataset) -> Samples:
     """The training inputs in a random order with a fixed seed: data often comes sorted by class."""
     return dataset.x_train[np.random.default_rng(0).permutation(len(dataset.x_train))]
 
 
 def _fine_tune(
-    fit: FineTuneSection, loss: str, dense: Any, pruned: PrunedModel, dataset: data.Dataset, say: Say
+    fit: FineTuneSection,
+    loss: str | Mapping[str, str],
+    dense: Any,
+    pruned: PrunedModel,
+    dataset: data.Dataset,
+    say: Say,
 ) -> None:
     gradual = fit.schedule == "gradual"
     if gradual:
         pruned.model.set_weights(dense.get_weights())
     distillation = None
     if fit.distill:
-        answers = np.asarray(dense.predict(dataset.x_train, verbose=0))
-        distillation = Distillation(answers, output_activation(dense), fit.distill, fit.temperature)
+        activations = [port.activation for port in output_ports(dense)]
+        distillation = Distillation(
+            answers(dense, dataset.x_train), activations, fit.distill, fit.temperature
+        )
     try:
         fine_tune(
             pruned.model,

@@ -24,7 +24,7 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     train: TrainSection | None
-    loss: str
+    loss: str | dict[str, str]
 
 
 def options(plan: PlanBase) -> Options:
