@@ -155,7 +155,7 @@ def _model_result(plan: PlanBase, host: HostRun) -> ModelResult:
         for name in VARIANTS
     }
     return ModelResult(
-        metric=plan.metric.source,
+        metric=plan.metric.title,
         direction=plan.metric.better,
         layers=tuple(pruned.pop("decisions")),
         encodings=tuple(converted["encodings"]),

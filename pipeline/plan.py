@@ -99,6 +99,11 @@ class MetricSection(Section):
         return self
 
     @property
+    def title(self) -> str:
+        """What it is called in results."""
+        return f"{self.source} of {self.output}" if self.output else self.source
+
+    @property
     def better(self) -> metrics.Direction:
         """Which values are better."""
         return self.direction or metrics.BUILTIN[self.source]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -16,9 +17,13 @@ from pipeline.artifacts import Store
 from pipeline.errors import UserError
 from pipeline.measurement.agreement import compare_all
 from pipeline.models import data, sources
+from pipeline.models.graph import Graph
+from pipeline.models.ports import answers
 from pipeline.models.samples import NamedArrays, as_type, at_key, by_name, in_order, keyed
+from pipeline.models.sensitivity import sensitivity
 from pipeline.plan import plan_model
 from pipeline.progress import Progress
+from pipeline.pruning.keras_network import KerasNetwork
 from pipeline.sparse_tflite.signature import read_signature
 from pipeline.strict_yaml import read_values
 from tests.workspace import Workspace
@@ -114,6 +119,7 @@ def test_every_port_is_known_by_its_name_from_the_data_to_the_device(tmp_path: P
     assert local["agreement"]["agrees"] and local["agreement"]["output"] in ("kind", "amount")
     for measurement in local["measurements"].values():
         assert measurement["metric"] > 0.6
+    assert workspace.result()["model"]["metric"] == "accuracy of kind"
     assert {"inputs/tokens", "inputs/numbers"} < set(local["digests"])
     current = tmp_path / "installed" / "local" / "current"
     manifest = json.loads((current / "manifest.json").read_text())
@@ -280,6 +286,24 @@ def test_no_whole_number_becomes_another(given: np.ndarray, dtype: str, kept: bo
     else:
         with pytest.raises(ValueError, match=f"takes {dtype}, which"):
             as_type(given, dtype)
+
+
+def test_whole_numbers_are_to_a_model_what_their_floats_are() -> None:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, "relu", name="a"), keras.layers.Dense(2, name="b")]
+    )
+    whole = np.random.default_rng(0).integers(0, 256, (40, 4)).astype(np.uint8)
+    floats = whole.astype(np.float32)
+    np.testing.assert_array_equal(answers(model, whole), answers(model, floats))
+    for one, other in zip(Graph(model).inputs("b", whole), Graph(model).inputs("b", floats), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert sensitivity(model, ["a"], whole)["a"].tolist() == sensitivity(model, ["a"], floats)["a"].tolist()
+    networks = [KerasNetwork(model, ["a", "b"], x) for x in (whole, floats)]
+    np.testing.assert_array_equal(networks[0].target, networks[1].target)
+    slopes = [next(network.linearise(network.matrices())) for network in networks]
+    for one, other in zip(slopes[0].inputs, slopes[1].inputs, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_agreement_of_several_outputs_is_that_of_the_worst() -> None:

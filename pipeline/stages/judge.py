@@ -94,7 +94,7 @@ def run(
         ]
         return judged | _ended(ExitCode.GATE, "nothing installed: " + "; ".join(failed))
     verdicts = verdict.against_baseline(
-        measurements, summaries, file_bytes, chosen.variant, plan.metric.source, plan.metric.better
+        measurements, summaries, file_bytes, chosen.variant, plan.metric.title, plan.metric.better
     )
     headline = f"{chosen.verdict}: {chosen.reason}{_beside_baseline(verdicts)}{_doubt(valid)}"
     return judged | {"winner": chosen, "verdicts": verdicts} | _ended(ExitCode.PASS, headline)
