@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._remembered import code, remembered
-from pipeline.models.fitting import output_activation
+from pipeline.models.ports import output_ports
 from pipeline.models.quiet import keras_module
 from pipeline.plan_pruning import FineTuneSection, RefitSection
 from pipeline.pruning import importance
@@ -246,7 +246,7 @@ def _tune(fit: FineTuneSection, dense: Any, pruned: PrunedModel, x: Array, y: Ar
         batch_size=fit.batch_size,
         learning_rate=fit.learning_rate,
         seed=seed,
-        distillation=Distillation(answers, output_activation(dense), fit.distill, fit.temperature),
+        distillation=Distillation(answers, [output_ports(dense)[0].activation], fit.distill, fit.temperature),
     )
 
 

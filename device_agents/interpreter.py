@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -34,7 +34,7 @@ class Runtime:
 
 
 class Model:
-    """A loaded model of one input and one output, run at batch 1.
+    """A loaded model, run at batch 1. Inputs and outputs go by the names of their tensors, a lone one by "" as well.
 
     Every call raises Failure("model") for a model it cannot serve.
     """
@@ -42,28 +42,44 @@ class Model:
     def __init__(self, interpreter: Any, path: str) -> None:
         self.path = path
         self._interpreter = interpreter
-        self._input = self._only(interpreter.get_input_details(), "input")
-        self._output = self._only(interpreter.get_output_details(), "output")
+        self._inputs = _by_name(interpreter.get_input_details())
+        self._outputs = _by_name(interpreter.get_output_details())
 
-    def _only(self, details: Sequence[Mapping[str, Any]], what: str) -> Mapping[str, Any]:
-        if len(details) != 1 or details[0]["dtype"].__name__ != "float32":
-            received = ", ".join(f"{one['name']} ({one['dtype'].__name__})" for one in details)
-            raise Failure("model", f"expected {self.path} to have one float32 {what}. Received: {received}")
-        return details[0]
+    def check_inputs(self, samples: Mapping[str, NDArray[Any]]) -> None:
+        """Whether arrays of inputs, N x input shape, are those that the model takes."""
+        self._check_names("inputs", self._inputs, samples)
+        for name, array in samples.items():
+            detail = self._inputs[name]
+            expected = [int(size) for size in detail["shape"]]
+            if str(array.dtype) != detail["dtype"].__name__ or expected != [1, *array.shape[1:]]:
+                raise Failure(
+                    "model",
+                    f"{self.path} takes {detail['dtype'].__name__} {_sizes(expected)}{name and f' as {name}'}."
+                    f" Received: inputs of {array.dtype} {_sizes([1, *array.shape[1:]])}; convert the model for "
+                    "these inputs, with a batch of 1",
+                )
 
-    def check_input(self, shape: Sequence[int], dtype: object) -> None:
-        """Whether one input, without its batch dimension, fits."""
-        expected = [int(size) for size in self._input["shape"]]
-        if str(dtype) != "float32" or expected != [1, *shape]:
+    def check_outputs(self, names: Collection[str]) -> None:
+        """Whether these are the model's outputs, and float32."""
+        self._check_names("outputs", self._outputs, names)
+        for detail in self._outputs.values():
+            if detail["dtype"].__name__ != "float32":
+                received = f"{detail['name']} ({detail['dtype'].__name__})"
+                raise Failure("model", f"expected {self.path} to have float32 outputs. Received: {received}")
+
+    def _check_names(self, what: str, details: Mapping[str, Any], names: Collection[str]) -> None:
+        wanted = {detail["index"]: name for name, detail in details.items()}
+        found = {details[name]["index"] for name in names if name in details}
+        if len(found) != len(names) or len(found) != len(wanted):
+            received = ", ".join(names if any(names) else ["a single one, without a name"])
             raise Failure(
-                "model",
-                f"{self.path} takes float32 {_sizes(expected)}. Received: inputs of {dtype} "
-                f"{_sizes([1, *shape])}; convert the model for these inputs, with a batch of 1",
+                "model", f"{self.path} has the {what} {', '.join(wanted.values())}. Received: {received}"
             )
 
-    def set_input(self, row: NDArray[np.float32]) -> None:
-        """Copy one input, without its batch dimension, into the model."""
-        self._interpreter.set_tensor(self._input["index"], row[None])
+    def set_inputs(self, rows: Mapping[str, NDArray[Any]]) -> None:
+        """Copy one sample, each input without its batch dimension, into the model."""
+        for name, row in rows.items():
+            self._interpreter.set_tensor(self._inputs[name]["index"], row[None])
 
     def invoke(self) -> None:
         """Run one inference."""
@@ -72,9 +88,9 @@ class Model:
         except (ValueError, RuntimeError) as error:
             raise Failure("model", f"{self.path} cannot be run: {str(error).strip()}") from None
 
-    def output(self) -> NDArray[np.float32]:
-        """A copy of the last inference's output, without its batch dimension."""
-        output: NDArray[np.float32] = self._interpreter.get_tensor(self._output["index"])
+    def output(self, name: str) -> NDArray[np.float32]:
+        """A copy of this output of the last inference, without its batch dimension."""
+        output: NDArray[np.float32] = self._interpreter.get_tensor(self._outputs[name]["index"])
         return output[0] if output.ndim > 1 and len(output) == 1 else output
 
     def executed_operators(self) -> list[str] | None:
@@ -85,6 +101,11 @@ class Model:
             return executed(self._interpreter._get_ops_details())
         except AttributeError:
             return None
+
+
+def _by_name(details: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    lone = {"": details[0]} if len(details) == 1 else {}
+    return {**lone, **{detail["name"]: detail for detail in details}}
 
 
 def executed(nodes: Sequence[Mapping[str, Any]]) -> list[str]:

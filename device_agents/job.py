@@ -67,6 +67,18 @@ class Job:
             raise self._refuse(key, "a file on the device")
         return path
 
+    def paths(self, key: str) -> str | dict[str, str]:
+        """A path on this device, or several by name."""
+        if not isinstance(self.fields.get(key), dict):
+            return self.path(key)
+        return {name: self.part(key).path(name) for name in self.mapping(key)}
+
+    def existing_paths(self, key: str) -> str | dict[str, str]:
+        """The path of a file that lies on this device, or those of several by name."""
+        if not isinstance(self.fields.get(key), dict):
+            return self.existing(key)
+        return {name: self.part(key).existing(name) for name in self.mapping(key)}
+
     def integer(self, key: str, least: int) -> int:
         """A whole number, `least` or more."""
         value = self.fields.get(key)

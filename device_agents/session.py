@@ -37,13 +37,13 @@ def _request(job: Job, step: Job) -> dict[str, Any]:
         "kind": kind,
         "variant": variant,
         "model": job.part("variants").existing(variant),
-        "inputs": job.existing("inputs"),
+        "inputs": job.existing_paths("inputs"),
         "bundle": None if job.fields.get("bundle") is None else job.path("bundle"),
         "runtime": job.text("runtime"),
         "threads": job.integer("threads", 1),
     }
     if kind == "evaluate":
-        return {**request, "outputs": step.path("outputs")}
+        return {**request, "outputs": step.paths("outputs")}
     if kind == "time":
         return {**request, "protocol": _protocol(job.part("protocol"))}
     raise Failure("job", f"expected {step.name}.kind to be evaluate or time. Received: {kind!r}")

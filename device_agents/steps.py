@@ -17,30 +17,36 @@ if TYPE_CHECKING:
 
 
 def evaluate(request: dict[str, Any]) -> dict[str, Any]:
-    """Run each of the N inputs at batch 1; the outputs, stacked to N x output shape, become a float32 .npy
+    """Run each of the N samples at batch 1; every output, stacked to N x output shape, becomes a float32 .npy
     file.
     """
-    import numpy as np
-
-    inputs = _inputs(request["inputs"])
+    samples, paths = _samples(request["inputs"]), named(request["outputs"])
     runtime = runtimes.find(request["runtime"])
     model = Model(runtime.load(request["model"], request["threads"]), request["model"])
-    model.check_input(inputs.shape[1:], inputs.dtype)
-    outputs = np.stack([_infer(model, row) for row in inputs])
-    path = request["outputs"]
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with replacing(path) as stream:
-        # Not np.save: on a full disk it raises an OSError that does not say so.
-        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(outputs))
-        stream.write(outputs.data)
-    return {"event": "evaluated", "samples": len(outputs), "outputs": path, "sha256": sha256_of(path)}
+    model.check_inputs(samples)
+    model.check_outputs(paths)
+    outputs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in paths}
+    count = len(next(iter(samples.values())))
+    for number in range(count):
+        model.set_inputs({name: array[number] for name, array in samples.items()})
+        model.invoke()
+        for name, found in outputs.items():
+            found.append(model.output(name))
+    digests = {name: _write(path, outputs[name]) for name, path in paths.items()}
+    return {
+        "event": "evaluated",
+        "samples": count,
+        "outputs": request["outputs"],
+        "sha256": digests.get("", digests),
+    }
 
 
 def repetition(request: dict[str, Any]) -> dict[str, Any]:
-    """Load a model, run its first inference, warm it up, take samples; all on the first of the inputs."""
+    """Load a model, run its first inference, warm it up, take samples; all on the first of the samples."""
     import numpy as np
 
-    first_row = np.array(_inputs(request["inputs"])[0])
+    samples = _samples(request["inputs"])
+    first = {name: np.array(array[0]) for name, array in samples.items()}
     runtime = runtimes.find(request["runtime"])
     recorder = timing.Recorder(**request["protocol"])
     memory.reset_peak()
@@ -48,11 +54,11 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
     load_ns, interpreter = timing.timed(lambda: runtime.load(request["model"], request["threads"]))
     after_load = memory.usage()
     model = Model(interpreter, request["model"])
-    model.check_input(first_row.shape, first_row.dtype)
-    model.set_input(first_row)
+    model.check_inputs(samples)
+    model.set_inputs(first)
     first_ns, _ = timing.timed(model.invoke)
     after_first = memory.usage()
-    recorder.record(lambda: model.set_input(first_row), model.invoke)
+    recorder.record(lambda: model.set_inputs(first), model.invoke)
     steady = memory.usage()
     return {
         "event": "repetition",
@@ -78,24 +84,45 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _inputs(path: str) -> NDArray[np.float32]:
-    """The inputs, mapped and not read: they may be larger than the device's memory."""
+def named(given: str | dict[str, str]) -> dict[str, str]:
+    """Paths by the names of inputs or outputs; a single path is that of the only one, which goes by ""."""
+    return given if isinstance(given, dict) else {"": given}
+
+
+def _samples(paths: str | dict[str, str]) -> dict[str, NDArray[Any]]:
+    """The inputs by name, as many of each."""
+    samples = {name: _array(path) for name, path in named(paths).items()}
+    if len({len(array) for array in samples.values()}) != 1:
+        received = ", ".join(f"{len(array)} of {name}" for name, array in samples.items())
+        raise Failure("job", f"expected as many inputs of each name. Received: {received or 'none'}")
+    return samples
+
+
+def _array(path: str) -> NDArray[Any]:
+    """One of the inputs, mapped and not read: it may be larger than the device's memory."""
     import numpy as np
 
     try:
-        inputs: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise Failure("job", f"expected {path} to be a .npy file of inputs: {error}") from None
-    if inputs.dtype != np.float32 or inputs.ndim < 2 or len(inputs) == 0:
-        received = f"{inputs.dtype} {'x'.join(map(str, inputs.shape))}"
+    if array.dtype.kind not in "fiub" or array.ndim < 2 or len(array) == 0:
+        received = f"{array.dtype} {'x'.join(map(str, array.shape))}"
         raise Failure(
             "job",
-            f"expected {path} to hold at least one float32 input, N x input shape. Received: {received}",
+            f"expected {path} to hold the numbers of at least one input, N x input shape. Received: {received}",
         )
-    return inputs
+    return array
 
 
-def _infer(model: Model, row: NDArray[np.float32]) -> NDArray[np.float32]:
-    model.set_input(row)
-    model.invoke()
-    return model.output()
+def _write(path: str, rows: list[NDArray[np.float32]]) -> str:
+    """Stack outputs into a .npy file; returns its digest."""
+    import numpy as np
+
+    outputs = np.stack(rows)
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with replacing(path) as stream:
+        # Not np.save: on a full disk it raises an OSError that does not say so.
+        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(outputs))
+        stream.write(outputs.data)
+    return sha256_of(path)

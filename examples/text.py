@@ -52,8 +52,8 @@ def imdb() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
 
 
 def build() -> keras.Model:
-    """Input (WORDS,) token numbers, as all inputs in float32, two classes; about 40,000 parameters."""
-    tokens = keras.Input((WORDS,), name="tokens")
+    """Input (WORDS,) token numbers, two classes; about 40,000 parameters."""
+    tokens = keras.Input((WORDS,), dtype="int32", name="tokens")
     words = keras.layers.Embedding(TOKENS, 32, name="words")(tokens)
     place = keras.ops.cumsum(keras.ops.ones_like(tokens), axis=1) - 1
     x = words + keras.layers.Embedding(WORDS, 32, name="places")(place)

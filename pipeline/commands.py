@@ -16,11 +16,13 @@ from pipeline.artifacts import Artifact, Store, file_digest
 from pipeline.errors import UserError
 from pipeline.measurement import validity
 from pipeline.measurement.statistics import summarise
+from pipeline.models.data import store_samples
 from pipeline.models.load import parse_source
+from pipeline.models.samples import Samples, at_key, of_names
 from pipeline.plan import MeasureSection, PlanBase, plan_model
 from pipeline.progress import Progress
 from pipeline.result import Result
-from pipeline.sparse_tflite.signature import one_float_input, read_signature
+from pipeline.sparse_tflite.signature import check_batch_one, read_signature
 from pipeline.stages import deploy as deploy_stage
 from pipeline.stages import judge
 from pipeline.stages import measure as measure_stage
@@ -130,19 +132,16 @@ def convert(model: Path, out: Path, target: str, progress: Progress) -> dict[str
     locate.read_target(target)
     if model.suffix.lower() == ".tflite":
         dense = _read_tflite(model)
-        shape = one_float_input(read_signature(dense, str(model)), str(model)).shape[1:]
         with progress.step("convert"):
-            content, report = sparse_twin(dense, random_inputs(shape))
+            content, report = sparse_twin(dense, random_inputs(dense, str(model)))
     else:
         try:
             source = parse_source(str(model), Path())
         except ValueError as error:
             raise UserError(f"{model}: {error}") from None
         with progress.step("convert"):
-            loaded = load_model(source.artifact(), source.artifact())
-            samples = random_inputs(tuple(loaded.input_shape[1:]))
-            dense = to_tflite(loaded)
-            content, report = sparse_twin(dense, samples)
+            dense = to_tflite(load_model(source.artifact(), source.artifact()))
+            content, report = sparse_twin(dense, random_inputs(dense, str(model)))
     atomic.write(out, content)
     return {"target": target, "dense_bytes": len(dense), "bytes": len(content), **report}
 
@@ -153,13 +152,11 @@ def measure(
     """Measure one .tflite file on a device with random inputs; returns summary, validity and the measurement."""
     options = read_values({}, MeasureSection, overrides=settings, folder=Path(), name="edgepipe measure")
     found = locate.read_target(target, host=host)
-    content = _read_tflite(model)
-    shape = one_float_input(read_signature(content, str(model)), str(model)).shape[1:]
+    samples = random_inputs(_read_tflite(model), str(model))
     variants = {"model": Artifact(file_digest(model), "tflite", model)}
     with store().in_use() as cache, open_device(target, found) as device:
-        with cache.new("array") as path:
-            np.save(path, random_inputs(shape))
-            inputs = cache.put_file("array", path)
+        inputs = at_key("inputs", store_samples("inputs", samples, cache))
+        assert inputs is not None
         with progress.step(f"{target}: deploy") as say:
             deployed = deploy_stage.run(device, variants, inputs, say)
         with progress.step(f"{target}: measure") as say:
@@ -191,15 +188,25 @@ def status(name: str, target: TargetBase) -> dict[str, Any]:
     return {"target": name} | {key: found[key] for key in ("installed", "manifest", "model_ok")}
 
 
-def random_inputs(shape: tuple[int, ...]) -> np.ndarray:
-    """Inputs (32, *shape) from a seeded normal distribution."""
-    if None in shape:
-        raise UserError(f"the model's input shape {shape} is not fixed; only the batch may be open")
-    if math.prod(shape) > MAX_SAMPLE:
-        raise UserError(
-            f"the model takes {math.prod(shape):,} values a sample; expected {MAX_SAMPLE:,} at most"
-        )
-    return np.random.default_rng(0).normal(size=(MIN_EVALUATION, *shape)).astype(np.float32)
+def random_inputs(content: bytes, name: str) -> Samples:
+    """32 samples of each input of a .tflite file, from seeded distributions: normal numbers, of whole ones 0 and 1.
+
+    The latter are rows of any table that they may look up. Raises `UserError` for a file that is not of batch 1.
+    """
+    signature = read_signature(content, name)
+    check_batch_one(signature, name)
+    random = np.random.default_rng(0)
+    arrays = []
+    for tensor in signature.inputs:
+        if math.prod(tensor.shape) > MAX_SAMPLE:
+            raise UserError(
+                f"{name}: takes {math.prod(tensor.shape):,} values a sample; expected {MAX_SAMPLE:,} at most"
+            )
+        shape = (MIN_EVALUATION, *tensor.shape[1:])
+        floating = tensor.dtype.startswith("float")
+        found = random.normal(size=shape) if floating else random.integers(0, 2, shape)
+        arrays.append(found.astype(tensor.dtype))
+    return of_names(arrays, [tensor.name for tensor in signature.inputs])
 
 
 def _check_ending(path: Path, ending: str) -> None:

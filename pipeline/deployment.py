@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline import engine
 from pipeline.artifacts import Artifact, Store
 from pipeline.engine import HostRun
 from pipeline.errors import Disagreement, ExitCode, UserError
+from pipeline.models.data import load_samples
+from pipeline.models.samples import at_key
 from pipeline.plan import PlanBase
 from pipeline.progress import Progress
 from pipeline.result import ModelResult, Result, TargetResult, VariantFile
@@ -155,7 +155,7 @@ def _model_result(plan: PlanBase, host: HostRun) -> ModelResult:
         for name in VARIANTS
     }
     return ModelResult(
-        metric=plan.metric.source,
+        metric=plan.metric.title,
         direction=plan.metric.better,
         layers=tuple(pruned.pop("decisions")),
         encodings=tuple(converted["encodings"]),
@@ -194,10 +194,16 @@ def _measure_and_judge(
     """Fill `known` with what the device said and what follows from it, as far as it comes."""
     variants = {variant: host.outputs["convert"][variant] for variant in VARIANTS}
     with _timed("deploy", known), progress.step(f"{name}: deploy") as say:
-        deployed = deploy.run(device, variants, host.outputs["data"]["inputs"], say)
+        evaluation = at_key("inputs", host.outputs["convert"])
+        assert evaluation is not None
+        deployed = deploy.run(device, variants, evaluation, say)
     known["runtime"] = deployed.runtime
-    inputs = host.outputs["data"]["inputs"].digest
-    known["digests"] = {"agent": device.agent_digest, "bundle": deployed.bundle_digest, "inputs": inputs}
+    inputs = {
+        name: artifact.digest
+        for name, artifact in host.outputs["convert"].items()
+        if name.startswith("inputs")
+    }
+    known["digests"] = {"agent": device.agent_digest, "bundle": deployed.bundle_digest, **inputs}
     emulated = device.target.emulated
     try:
         with _timed("measure", known), progress.step(f"{name}: measure") as say:
@@ -208,8 +214,10 @@ def _measure_and_judge(
         raise
     measurements = judge.measurements_of(session, variants, emulated)
     known.update(measurements=measurements, environment=session.environment)
-    truth = np.load(host.outputs["data"]["targets"].path)
-    measurements = judge.with_metric(measurements, session, plan.metric.source, host.files.metric, truth)
+    truth = load_samples("targets", host.outputs["data"])
+    measurements = judge.with_metric(
+        measurements, session, plan.metric.source, host.files.metric, truth, plan.metric.output
+    )
     sizes = {variant: artifact.path.stat().st_size for variant, artifact in variants.items()}
     known.update(judge.run(plan, session, measurements, sizes, emulated))
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.artifacts import Artifact, Store, canonical_json
-from pipeline.errors import UserError
+from pipeline.errors import DataMisfit, UserError
 from pipeline.models import sources
 from pipeline.models.load import parse_source
 from pipeline.plan import PlanBase
@@ -82,7 +82,10 @@ def run_host_stages(
     for stage in CACHED_STAGES[: CACHED_STAGES.index(last) + 1]:
         inputs = _inputs(stage, run.outputs, run.files)
         options = _options(stage, plan)
-        run.outputs[stage], record = run_stage(stage, options, inputs, store, progress, still_the_same)
+        try:
+            run.outputs[stage], record = run_stage(stage, options, inputs, store, progress, still_the_same)
+        except DataMisfit as error:
+            raise UserError(f"data.source: {plan.data.source}: {error}") from error
         run.records.append(record)
     return run
 
@@ -157,9 +160,9 @@ def _inputs(
         given = {
             "baseline": outputs["train"]["model"],
             "pruned": outputs["prune"]["model"],
-            "inputs": outputs["data"]["inputs"],
             "source": source,
         }
+        given |= {name: artifact for name, artifact in outputs["data"].items() if name.startswith("inputs")}
     return {name: artifact for name, artifact in given.items() if artifact is not None}
 
 

@@ -24,5 +24,9 @@ class UserError(Exception):
         self.problems = problems
 
 
+class DataMisfit(UserError):
+    """The data is not what the model takes or gives; what is raised in the end names the data, too."""
+
+
 class Disagreement(Exception):
     """The sparse file does not answer as its dense twin: a failed run, exit code 1."""

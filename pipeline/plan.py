@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     ValidationInfo,
     create_model,
@@ -57,6 +58,13 @@ def _builtin_metric(text: str) -> bool:
     return False
 
 
+def _loss(given: Any) -> Any:
+    names = [given] if isinstance(given, str) else list(given.values()) if isinstance(given, dict) else []
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"expected a loss by name, or {{output: loss}} for each output, received {given!r}")
+    return given
+
+
 class ModelSection(Section):
     """The model to deploy."""
 
@@ -83,6 +91,7 @@ class MetricSection(Section):
 
     source: Annotated[str, _source(also=_builtin_metric)] = "accuracy"
     direction: metrics.Direction | None = None
+    output: str | None = None
 
     @model_validator(mode="after")
     def _has_a_direction(self) -> MetricSection:
@@ -96,6 +105,11 @@ class MetricSection(Section):
         return self
 
     @property
+    def title(self) -> str:
+        """What it is called in results."""
+        return f"{self.source} of {self.output}" if self.output else self.source
+
+    @property
     def better(self) -> metrics.Direction:
         """Which values are better."""
         return self.direction or metrics.BUILTIN[self.source]
@@ -106,7 +120,7 @@ class TrainSection(FitSection):
 
     when: Literal["auto", "always", "never"] = "auto"
     epochs: int = Field(30, ge=1)
-    loss: Annotated[str, Field(min_length=1)] = "auto"
+    loss: Annotated[str | dict[str, str], BeforeValidator(_loss)] = "auto"
 
 
 class ConvertSection(Section):
@@ -201,7 +215,7 @@ class PlanBase(Section):
         return self.train.when == "always" or (self.train.when == "auto" and not came_trained)
 
     @property
-    def loss(self) -> str:
+    def loss(self) -> str | dict[str, str]:
         """What training and fine-tuning lower, and what a method that needs labels judges by."""
         return fitting.AUTO_LOSS.get(self.metric.source, "") if self.train.loss == "auto" else self.train.loss
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.sparse_tflite.keras_conversion import to_tflite
 
-def write_dense_model(path: Path, *, relu: bool = True, second_output: bool = False) -> Any:
+
+def write_dense_model(path: Path, *, relu: bool = True) -> Any:
     """Write a model of 4 inputs and 3 outputs, relu(x W + b); returns x (N x 4) -> outputs (N x 3)."""
     import tensorflow as tf
 
@@ -19,8 +21,7 @@ def write_dense_model(path: Path, *, relu: bool = True, second_output: bool = Fa
     @tf.function(input_signature=[tf.TensorSpec([1, 4], tf.float32)])  # type: ignore[untyped-decorator]
     def model(x: Any) -> Any:
         y = tf.matmul(x, weights) + bias
-        y = tf.nn.relu(y) if relu else y
-        return (y, y + 1) if second_output else y
+        return tf.nn.relu(y) if relu else y
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([model.get_concrete_function()])
     path.write_bytes(converter.convert())
@@ -28,5 +29,28 @@ def write_dense_model(path: Path, *, relu: bool = True, second_output: bool = Fa
     def answer(x: NDArray[np.float32]) -> NDArray[np.float32]:
         y = x @ weights + bias
         return np.maximum(y, 0) if relu else y
+
+    return answer
+
+
+def write_model_of_several_ports(path: Path) -> Any:
+    """Write a model with the inputs `tokens` (3,) int32 and `numbers` (2,) and the outputs `sum` (1,) and `looked_up`
+    (4,); returns the function (tokens, numbers) -> those by name."""
+    import keras
+
+    tokens = keras.Input((3,), dtype="int32", name="tokens")
+    numbers = keras.Input((2,), name="numbers")
+    table = np.random.default_rng(8).normal(size=(6, 4)).astype(np.float32)
+    words = keras.layers.Embedding(6, 4, name="words")
+    looked_up = keras.layers.Dense(4, use_bias=False, kernel_initializer="identity", name="looked_up")
+    total = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="sum")
+    mean = keras.layers.GlobalAveragePooling1D()(words(tokens))
+    # Neither inputs nor outputs in the order in which a converter would sort them.
+    model = keras.Model([numbers, tokens], [total(numbers), looked_up(mean)])
+    words.set_weights([table])
+    path.write_bytes(to_tflite(model))
+
+    def answer(tokens: NDArray[np.int32], numbers: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        return {"sum": numbers.sum(axis=1, keepdims=True), "looked_up": table[tokens].mean(axis=1)}
 
     return answer

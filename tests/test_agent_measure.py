@@ -156,8 +156,13 @@ def test_a_model_the_runtime_refuses_is_told_in_its_words(agent: Agent, model: s
         (np.zeros((2, 1, 3), np.float32), "model", "takes float32 1x3. Received: inputs of float32 1x1x3"),
         (
             np.zeros((2, 3), np.float64),
+            "model",
+            "takes float32 1x3. Received: inputs of float64 1x3",
+        ),
+        (
+            np.array([["text"] * 3]),
             "job",
-            "at least one float32 input, N x input shape. Received: float64 2x3",
+            "numbers of at least one input, N x input shape. Received: <U4 1x3",
         ),
         (np.zeros((0, 3), np.float32), "job", "Received: float32 0x3"),
         (np.zeros(3, np.float32), "job", "Received: float32 3"),

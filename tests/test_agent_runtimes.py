@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.artifacts import file_digest
 from tests.agent_process import PROTOCOL, Agent, time_step
-from tests.models_for_tests import write_dense_model
+from tests.models_for_tests import write_dense_model, write_model_of_several_ports
 
 PACKAGES = {"tflite-runtime": "tflite-runtime==2.14.0", "ai-edge-litert": "ai-edge-litert==2.3.0"}
 
@@ -95,9 +96,30 @@ def test_inputs_of_another_shape_are_refused_before_they_run(
     assert "takes float32 1x4. Received: inputs of float32 1x5" in error["message"]
 
 
-def test_a_second_output_is_refused(bundle: tuple[str, Path], tmp_path: Path) -> None:
+def test_several_inputs_and_outputs_are_served_by_their_names(
+    bundle: tuple[str, Path], tmp_path: Path
+) -> None:
     agent = Agent(tmp_path)
-    write_dense_model(tmp_path / "two.tflite", second_output=True)
-    error = agent.error(**_job(agent, bundle, tmp_path / "two.tflite", time_step("dense")))
-    assert error["kind"] == "model"
-    assert "to have one float32 output" in error["message"]
+    answer = write_model_of_several_ports(tmp_path / "ports.tflite")
+    random = np.random.default_rng(0)
+    given = {"numbers": random.normal(size=(5, 2)).astype(np.float32)}
+    given["tokens"] = random.integers(0, 6, (5, 3)).astype(np.int32)
+    for name, array in given.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    step = {"kind": "evaluate", "variant": "dense"}
+    step["outputs"] = {name: str(tmp_path / f"{name}.npy") for name in ("sum", "looked_up")}
+    job = _job(agent, bundle, tmp_path / "ports.tflite", step, time_step("dense"))
+    job["inputs"] = {name: str(tmp_path / f"{name}.npy") for name in given}
+    _, evaluated, repetition, _, _ = agent.answer(**job)
+    for name, expected in answer(given["tokens"], given["numbers"]).items():
+        np.testing.assert_allclose(np.load(evaluated["outputs"][name]), expected, rtol=1e-5, atol=1e-6)
+        assert evaluated["sha256"][name] == file_digest(Path(evaluated["outputs"][name]))
+    assert len(repetition["samples_ns"]) >= 3
+    for key, changed, words in (
+        ("inputs", {"numbers": job["inputs"]["numbers"]}, "the inputs numbers, tokens. Received: numbers"),
+        ("inputs", job["inputs"]["numbers"], "Received: a single one, without a name"),
+        ("inputs", {**job["inputs"], "tokens": job["inputs"]["numbers"]}, "takes int32 1x3 as tokens"),
+        ("outputs", {"sum": step["outputs"]["sum"]}, "the outputs sum, looked_up. Received: sum"),
+    ):
+        wrong = {**job, "inputs": changed} if key == "inputs" else {**job, "steps": [{**step, key: changed}]}
+        assert words in agent.error(**wrong)["message"]

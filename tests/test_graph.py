@@ -9,6 +9,7 @@ from keras import layers
 
 from pipeline.models import graph
 from pipeline.models.graph import Graph, why_not_elements
+from pipeline.models.samples import NamedArrays
 
 
 def rich_model() -> Any:
@@ -92,11 +93,17 @@ def test_inputs_of_a_layer_come_in_batches() -> None:
     np.testing.assert_array_equal(np.concatenate(list(wired.inputs("plain", x))), x)
 
 
-def test_inputs_of_a_model_of_several_inputs_are_refused() -> None:
-    ends = [keras.Input((2,)), keras.Input((2,))]
-    wired = Graph(keras.Model(ends, layers.Dense(1, name="d")(layers.Add()(ends))))
-    with pytest.raises(ValueError, match="one input, this one has 2"):
-        next(wired.inputs("d", np.zeros((1, 2), np.float32)))
+def test_inputs_of_a_layer_of_a_model_of_several_inputs_are_by_their_names() -> None:
+    ends = {name: keras.Input((2,), name=name) for name in ("right", "left")}
+    middle = layers.Subtract()([ends["left"], ends["right"]])
+    wired = Graph(keras.Model(ends, layers.Dense(1, name="d")(middle)))
+    left = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    given = NamedArrays({"left": left, "right": np.ones_like(left)})
+    np.testing.assert_allclose(np.concatenate(list(wired.inputs("d", given, 2))), left - 1)
+    with pytest.raises(ValueError, match="for each of left, right, received a single array"):
+        next(wired.inputs("d", left))
+    with pytest.raises(ValueError, match="for left, right, received them for left, rihgt"):
+        next(wired.inputs("d", NamedArrays({"left": left, "rihgt": left})))
 
 
 class Subclassed(keras.Model):

@@ -101,7 +101,7 @@ def test_gradual_masks_grow_and_are_held(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_same_seed_gives_the_same_bits(loss: str) -> None:
     model, masks = task(activation=None if loss == "mse" else "softmax")
     y = np.eye(2, dtype=np.float32)[RANDOM.integers(0, 2, 48)]
-    learnt = Distillation(np.asarray(model(X)), "softmax" if loss != "mse" else "linear", 0.5, 2.0)
+    learnt = Distillation(np.asarray(model(X)), ["softmax" if loss != "mse" else "linear"], 0.5, 2.0)
     subjects = [graph.copy(model) for _ in range(2)]
     for subject in subjects:
         fine_tune(subject, masks, X, y, loss, 2, 16, 0.01, seed=3, gradual=True, distillation=learnt)
@@ -118,7 +118,7 @@ def test_distillation_alone_finds_what_the_dense_model_says() -> None:
     model = keras.Sequential([keras.Input((6,)), layers.Dense(3, use_bias=False, name="d")])
     # Many steps an epoch, of the same samples: an epoch's own cost is far above that of its steps.
     x, answers = np.tile(X, (200, 1)), np.tile(dense_outputs, (200, 1))
-    learnt = Distillation(answers, "linear", 1.0, 2.0)
+    learnt = Distillation(answers, ["linear"], 1.0, 2.0)
     for rate in (0.05, 0.002):
         fine_tune(
             model, {"d": mask}, x, np.full_like(answers, 1e3), "mse", 2, 48, rate, seed=0, distillation=learnt

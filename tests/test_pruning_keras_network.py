@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from keras import layers
 
+from pipeline.models.ports import input_names
+from pipeline.models.samples import of_names
 from pipeline.pruning import distance as distances
 from pipeline.pruning import linearised
 from pipeline.pruning.keras_network import KerasNetwork
@@ -53,7 +55,8 @@ def linearise(made: Any, n: int = 4, **options: Any) -> tuple[Any, KerasNetwork,
     for layer in model.layers:
         layer.set_weights([w + 0.3 * random.normal(size=w.shape) ** 2 for w in layer.get_weights()])
     x = [random.normal(size=(n, *entrance.shape[1:])).astype(np.float32) for entrance in model.inputs]
-    return model, KerasNetwork(model, ["first", "last"], x, **options), x
+    given = of_names(x, input_names(model))
+    return model, KerasNetwork(model, ["first", "last"], given, **options), x
 
 
 def jacobian(network: KerasNetwork) -> tuple[Array, list[Array]]:
@@ -114,7 +117,7 @@ def test_the_gradient_is_that_of_finite_differences(made: Any, kind: Any) -> Non
 @pytest.mark.parametrize("made", MODELS)
 def test_the_copy_computes_the_models_logits_and_takes_weights_back(made: Any) -> None:
     model, network, x = linearise(made)
-    link = {"softmax": distances._softmax, "sigmoid": distances._sigmoid}[network.kind]
+    link = {"softmax": distances._softmax, "sigmoid": distances._sigmoid}[network.measured.kinds[0]]
     outputs = np.asarray(model(x if len(x) > 1 else x[0], training=False))
     np.testing.assert_allclose(link(network.target), outputs, rtol=1e-5, atol=1e-6)
     weights = network.matrices()
@@ -163,12 +166,6 @@ def test_products_are_those_with_the_gauss_newton_matrix(
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
-def two_outputs() -> Any:
-    x = keras.Input((5,))
-    first = layers.Dense(4, name="first")(x)
-    return keras.Model(x, [layers.Dense(2, name="last")(first), first])
-
-
 def grouped() -> Any:
     return keras.Sequential(
         [
@@ -183,7 +180,6 @@ def grouped() -> Any:
 @pytest.mark.parametrize(
     ("made", "n", "says"),
     [
-        (two_outputs, 3, "one output"),
         (grouped, 3, "'first' cannot be linearised: A convolution in groups"),
         (dense_model, 0, "at least one"),
         (lambda: keras.Sequential([keras.Input((4,)), layers.Dense(2, name="first")]), 3, "no such layer"),

@@ -9,12 +9,15 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from pipeline import engine
 from pipeline.artifacts import Store
 from pipeline.models.graph import Graph
-from pipeline.models.sample_gradients import Objective
+from pipeline.models.ports import output_names
+from pipeline.models.sample_gradients import Objective, sample_gradients
+from pipeline.models.samples import NamedArrays, Samples
 from pipeline.plan import plan_model
 from pipeline.progress import Progress
 from pipeline.pruning import importance
@@ -203,9 +206,25 @@ def test_taylor_needs_labels_and_a_loss() -> None:
         objective=Objective(y, keras.losses.SparseCategoricalCrossentropy()),
     )
     assert found.model.get_layer("hidden").units == 8
-    two = keras.Model(model.inputs, [model.outputs[0], model.get_layer("hidden").output])
-    with pytest.raises(ValueError, match="needs a model with one output, this one has 2"):
-        prune_model(two, "taylor", 0.5, options, x, objective=Objective(y, loss))
+
+
+def test_the_losses_of_several_outputs_add_up() -> None:
+    model, x, y = classifier()
+    hidden = model.get_layer("hidden").output
+    two = keras.Model(model.inputs, [model.outputs[0], hidden])
+    wanted = NamedArrays(dict(zip(output_names(two), (y, np.zeros((len(x), hidden.shape[1]))), strict=True)))
+    losses = [keras.losses.SparseCategoricalCrossentropy(), keras.losses.get("mse")]
+
+    def slopes(model: Any, targets: Samples, loss: Any) -> list[NDArray[np.float32]]:
+        found = sample_gradients(model, [("hidden", 0)], x, Objective(targets, loss))
+        return [kernel for (kernel,) in found]
+
+    alone = keras.Model(model.inputs, hidden)
+    parts = (
+        slopes(model, y, losses[0]),
+        slopes(alone, np.zeros((len(x), hidden.shape[1])), losses[1]),
+    )
+    np.testing.assert_allclose(slopes(two, wanted, losses), np.add(*parts), rtol=1e-5, atol=1e-7)
 
 
 def test_a_plan_prunes_units_by_labels_to_a_budget(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
@@ -11,7 +13,8 @@ TOLERANCE = 1e-4
 class Agreement(BaseModel):
     """The outputs of a variant beside those of its twin, on the same inputs.
 
-    `greatest_difference` is relative to the greatest output of the twin, and null where an output is not finite.
+    `greatest_difference` is relative to the greatest number that the twin puts out, and null where a number is not
+    finite; of several outputs it is that of the one named `output`, which differs most.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -20,16 +23,26 @@ class Agreement(BaseModel):
     greatest_difference: float | None
     limit: float = TOLERANCE
     agrees: bool
+    output: str | None = None
 
     @property
     def sentence(self) -> str:
         """What is wrong where they do not agree."""
+        where = f"{self.output}: " if self.output else ""
         if self.greatest_difference is None:
-            return f"an output is not a finite number, or only one of the two is zero ({self.samples} inputs)"
+            return f"{where}an output is not a finite number, or only one of the two is zero ({self.samples} inputs)"
         return (
-            f"the sparse file differs from its dense twin by {self.greatest_difference:.2g} of the greatest output"
-            f" (limit {self.limit:g}, {self.samples} inputs)"
+            f"{where}the sparse file differs from its dense twin by {self.greatest_difference:.2g} of the greatest"
+            f" output (limit {self.limit:g}, {self.samples} inputs)"
         )
+
+
+def compare_all(twin: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray]) -> Agreement:
+    """Compare every output by its name, the empty text for the only one; the agreement is that of the worst."""
+    if set(twin) != set(variant):
+        raise ValueError(f"expected outputs of the same names, received {list(twin)} and {list(variant)}")
+    every = [compare(twin[name], variant[name]).model_copy(update={"output": name or None}) for name in twin]
+    return max(every, key=lambda one: np.inf if one.greatest_difference is None else one.greatest_difference)
 
 
 def compare(twin: np.ndarray, variant: np.ndarray) -> Agreement:

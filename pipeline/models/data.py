@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import Artifact
+from pipeline.artifacts import Artifact, Store
 from pipeline.errors import UserError
 from pipeline.models import sources
+from pipeline.models.samples import NamedArrays, Samples, at_key, by_name, each, keyed, shapes, sizes
 
 BUNDLED = ("breast_cancer", "digits", "iris", "wine")
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -21,17 +23,18 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples along the first axis; `x` float32; `labels` names the classes, or is empty."""
+    """Samples of the model's inputs and its targets; numbers of `x` that are no whole ones are float32. `labels` names
+    the classes, or is empty."""
 
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
+    x_train: Samples
+    y_train: Samples
+    x_test: Samples
+    y_test: Samples
     labels: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
         """Write the arrays, not the labels, to an .npz file: the same bytes for the same arrays."""
-        arrays = {name: getattr(self, name) for name in ARRAYS}
+        arrays = {key: array for name in ARRAYS for key, array in keyed(name, getattr(self, name)).items()}
         with zipfile.ZipFile(path, "w") as archive:
             for name, array in arrays.items():
                 content = io.BytesIO()
@@ -72,8 +75,9 @@ def load_bundled(name: str, test_fraction: float, seed: int) -> Dataset:
 def load_file(source: Artifact, targets: str = "labels") -> Dataset:
     """An .npz file with x_train, y_train, x_test, y_test (and `labels`, if it likes), or a function returning these.
 
-    `targets="inputs"`: the target of a sample is the sample itself, as for an autoencoder. Raises `UserError`
-    when an array is missing or shapes do not fit.
+    Of a model of several inputs each has its array `x_train/NAME`; a function may also return a dict by name at
+    `x_train`. The same goes for the targets of several outputs. `targets="inputs"`: the target of a sample is the
+    sample itself, as for an autoencoder. Raises `UserError` when an array is missing or shapes do not fit.
     """
     where = str(source.path)
     if source.kind == "source":
@@ -92,14 +96,17 @@ def load_file(source: Artifact, targets: str = "labels") -> Dataset:
         except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise UserError(f"{where}: not an .npz file of plain arrays: {error}") from None
     if targets == "inputs":
-        arrays = arrays | {"y_train": arrays.get("x_train"), "y_test": arrays.get("x_test")}
+        own = {key: array for key, array in arrays.items() if not key.startswith("y_")}
+        arrays = own | {f"y{key[1:]}": array for key, array in own.items() if key.startswith("x_")}
     return _checked(arrays, tuple(str(label) for label in arrays.get("labels", ())), where)
 
 
 def load(path: Path) -> Dataset:
     """What `Dataset.save` wrote."""
     with np.load(path, allow_pickle=False) as file:
-        return Dataset(**{name: file[name] for name in ARRAYS})
+        arrays = {name: file[name] for name in file.files}
+    x_train, y_train, x_test, y_test = (_samples(name, arrays) for name in ARRAYS)
+    return Dataset(x_train, y_train, x_test, y_test)
 
 
 def spread(available: int, wanted: int | None) -> np.ndarray:
@@ -108,27 +115,80 @@ def spread(available: int, wanted: int | None) -> np.ndarray:
     return np.linspace(0, available - 1, count).round().astype(np.intp)
 
 
-def _checked(arrays: dict[str, Any], labels: tuple[str, ...], where: str) -> Dataset:
-    missing = [name for name in ARRAYS if arrays.get(name) is None]
+def store_samples(key: str, samples: Samples, store: Store) -> dict[str, Artifact]:
+    """Keep samples, each array in a file of its own; what a stage leaves of them, by `key` or `key/NAME`."""
+    kept = {}
+    for name, array in keyed(key, samples).items():
+        with store.new("array") as path:
+            np.save(path, array, allow_pickle=False)
+            kept[name] = store.put_file("array", path)
+    return kept
+
+
+def load_samples(key: str, artifacts: Mapping[str, Artifact]) -> Samples:
+    """What `store_samples` kept, mapped and not read."""
+    arrays = {
+        name: np.load(artifact.path, mmap_mode="r")
+        for name, artifact in artifacts.items()
+        if name == key or name.startswith(f"{key}/")
+    }
+    return _samples(key, arrays)
+
+
+def _checked(arrays: Mapping[str, Any], labels: tuple[str, ...], where: str) -> Dataset:
+    """`arrays` as a data set: of several inputs or outputs at `x_train/NAME`, or as a dict by name at `x_train`."""
+    flat = {
+        f"{key}/{name}" if name else key: array
+        for key, given in arrays.items()
+        for name, array in (given if isinstance(given, Mapping) else {"": given}).items()
+        if array is not None
+    }
+    missing = [name for name in ARRAYS if at_key(name, flat) is None]
     if missing:
-        raise UserError(f"{where}: expected the arrays {', '.join(ARRAYS)}; missing: {', '.join(missing)}")
-    made: dict[str, Any] = {name: np.asarray(arrays[name]) for name in ARRAYS}
+        raise UserError(
+            f"{where}: expected the arrays {', '.join(ARRAYS)}, of a model of several inputs or outputs each as"
+            f" {missing[0]}/NAME; missing: {', '.join(missing)}; received: {', '.join(flat) or 'none'}"
+        )
+    made = {name: _numbers(where, name, flat) for name in ARRAYS}
     for part in ("train", "test"):
         x, y = made[f"x_{part}"], made[f"y_{part}"]
-        if x.dtype.kind not in "fiub" or y.dtype.kind not in "fiub":
-            raise UserError(
-                f"{where}: expected numbers in x_{part} and y_{part}, received {x.dtype} and {y.dtype}"
-            )
-        if x.ndim < 2 or len(x) != len(y) or not len(x):
+        if any(array.ndim < 2 for array in by_name(x).values()) or len(x) != len(y) or not len(x):
+            received = [f"{name} {array.shape}" for name, array in (keyed("x", x) | keyed("y", y)).items()]
             raise UserError(
                 f"{where}: expected x_{part} (n, ...) and y_{part} with the same n > 0,"
-                f" received {x.shape} and {y.shape}"
+                f" received {', '.join(received)}"
             )
-        made[f"x_{part}"] = x = x.astype(np.float32)
-        if not np.isfinite(x).all():
+        made[f"x_{part}"] = each(_floats_in_32_bits, x)
+        if not all(np.isfinite(array).all() for array in by_name(made[f"x_{part}"]).values()):
             raise UserError(f"{where}: x_{part} holds values that are not finite; clean them first")
-    if made["x_train"].shape[1:] != made["x_test"].shape[1:]:
+    train, test = shapes(made["x_train"]), shapes(made["x_test"])
+    if any(train[name] != test[name] for name in {*train} & {*test}):
         raise UserError(
-            f"{where}: x_train {made['x_train'].shape} and x_test {made['x_test'].shape} differ in a sample's shape"
+            f"{where}: x_train {sizes(made['x_train'])} and x_test {sizes(made['x_test'])} differ in a sample's shape"
         )
     return Dataset(**made, labels=labels)
+
+
+def _samples(key: str, arrays: Mapping[str, np.ndarray]) -> Samples:
+    found = at_key(key, arrays)
+    return NamedArrays(found) if isinstance(found, dict) else arrays[key]
+
+
+def _numbers(where: str, key: str, flat: Mapping[str, Any]) -> Samples:
+    arrays = {
+        name: np.asarray(array) for name, array in flat.items() if name == key or name.startswith(f"{key}/")
+    }
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise UserError(f"{where}: expected numbers in {name}, received {array.dtype}")
+    if key in arrays and len(arrays) > 1:
+        raise UserError(f"{where}: expected either {key} or arrays by name, received {', '.join(arrays)}")
+    try:
+        return _samples(key, arrays)
+    except ValueError as error:
+        raise UserError(f"{where}: {key}: {error}") from None
+
+
+def _floats_in_32_bits(x: np.ndarray) -> np.ndarray:
+    """Whole numbers stay what they are: the model's input says what they become."""
+    return x.astype(np.float32) if x.dtype.kind == "f" else x

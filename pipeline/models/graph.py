@@ -16,6 +16,8 @@ from pipeline.models.node import Node as Node
 from pipeline.models.node import is_of_keras
 from pipeline.models.node import why_not_elements as why_not_elements
 from pipeline.models.node import why_not_followed as why_not_followed
+from pipeline.models.ports import entering
+from pipeline.models.samples import Samples
 
 
 @dataclass(frozen=True)
@@ -58,39 +60,33 @@ class Graph:
         """The layers whose kernels can lose single weights, in topological order; see `why_not_elements`."""
         return [node for node in self.nodes.values() if why_not_elements(node, calibrated) is None]
 
-    def inputs(
-        self, name: str, samples: NDArray[Any], batch_size: int = 64
-    ) -> Iterator[NDArray[np.floating]]:
+    def inputs(self, name: str, samples: Samples, batch_size: int = 64) -> Iterator[NDArray[np.floating]]:
         """What enters the layer `name` for the model inputs `samples`, a batch at a time.
 
-        Raises `ValueError` for a model of several inputs.
+        Raises `ValueError` where the samples are not of the model's inputs.
         """
         import keras
 
-        for entering in self.run(self.nodes[name].source, samples, batch_size):
-            yield np.asarray(keras.ops.convert_to_numpy(entering), np.float32)
+        for found in self.run(self.nodes[name].source, samples, batch_size):
+            yield np.asarray(keras.ops.convert_to_numpy(found), np.float32)
 
     def run(
         self,
         tensors: Any,
-        samples: NDArray[Any],
+        samples: Samples,
         batch_size: int = 64,
         during: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> Iterator[Any]:
         """What the symbolic `tensors` of the model are for the inputs `samples`, a batch at a time.
 
-        Each batch is computed within `during()`. Raises `ValueError` for a model of several inputs.
+        Each batch is computed within `during()`. Raises `ValueError` where the names of the samples are others.
         """
         import keras
 
-        if len(self.model.inputs) != 1:
-            raise ValueError(
-                f"calibration needs a model with one input, this one has {len(self.model.inputs)}"
-            )
-        until = keras.Model(self.model.inputs[0], tensors)
+        until = keras.Model(self.model.inputs, tensors)
         for start in range(0, len(samples), batch_size):
             with during():
-                found = until(samples[start : start + batch_size], training=False)
+                found = until(entering(until, samples[start : start + batch_size]), training=False)
             yield found
 
 

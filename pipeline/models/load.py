@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.artifacts import Artifact
 from pipeline.errors import UserError
 from pipeline.models import keras2, keras2_h5, saved_model, sources
+from pipeline.models.ports import input_ports, output_ports
 from pipeline.models.quiet import keras_module, quiet
 
 ENDINGS = (".keras", ".h5", ".hdf5", ".tflite", sources.SAVED_MODEL)
@@ -52,7 +53,7 @@ def load_model(artifact: Artifact, custom: Artifact | None = None) -> Any:
     a function that returns one.
 
     `custom` is the Python file whose registered layers the model may use. Raises `UserError` when it cannot be
-    loaded, has never been built, or has more than one input or output.
+    loaded, has never been built, or has inputs or outputs that no .tflite file of ours can have.
     """
     keras = keras_module()
     if custom is not None and custom.kind == "source":
@@ -78,10 +79,29 @@ def load_model(artifact: Artifact, custom: Artifact | None = None) -> Any:
             f"{artifact.path}: the model has no known input shape; begin it with keras.Input(shape) and use the"
             " Sequential or functional form"
         )
-    if (len(model.inputs), len(model.outputs)) != (1, 1):
-        counts = f"{len(model.inputs)} and {len(model.outputs)}"
-        raise UserError(f"{artifact.path}: expected a model with one input and one output, received {counts}")
+    problem = _problem_of_ports(model)
+    if problem is not None:
+        raise UserError(f"{artifact.path}: {problem}")
     return model
+
+
+def _problem_of_ports(model: Any) -> str | None:
+    for port in input_ports(model):
+        if port.dtype == "string":
+            return (
+                f"expected inputs of numbers, received text at {port.name}; let the data hold token numbers"
+            )
+    exits = output_ports(model)
+    for port in exits:
+        if not port.dtype.startswith("float"):
+            return f"expected outputs of floating-point numbers, received {port.dtype} at {port.name}"
+    names = [port.name for port in exits]
+    if len(set(names)) != len(names):
+        return (
+            f"expected each output to come out of a layer of its own, received {', '.join(names)}; let a"
+            " keras.layers.Identity(name=...) follow each"
+        )
+    return None
 
 
 def save_model(model: Any, path: Path) -> None:

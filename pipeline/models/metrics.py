@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import UserError
 from pipeline.models import sources
+from pipeline.models.samples import NamedArrays, Samples
+from pipeline.strict_yaml import suggest
 
 Direction = Literal["higher", "lower"]
 BUILTIN: dict[str, Direction] = {"accuracy": "higher", "auc": "higher", "mse": "lower"}
 
 
-def evaluate(metric: str, source: Artifact | None, y_true: np.ndarray, y_pred: np.ndarray) -> float:
+def evaluate(
+    metric: str, source: Artifact | None, y_true: Samples, y_pred: Samples, output: str | None = None
+) -> float:
     """The metric's value. `y_pred` (n, ...) are the model's outputs, `y_true` (n, ...) the targets.
 
-    `source` is the user's file when `metric` is not built in. Raises `UserError` when the result is no number.
+    `source` is the user's file when `metric` is not built in. Of several outputs the one named `output` is judged;
+    without a name all are, by a function of the user's, which gets both as dicts. Raises `UserError` when the result
+    is no number, and for an output that is not there.
     """
+    truth, outputs = (_judged(metric, source, samples, output) for samples in (y_true, y_pred))
     if source is not None:
-        value = sources.call(sources.from_artifact(source), y_true, y_pred)
+        value = sources.call(sources.from_artifact(source), truth, outputs)
     else:
-        value = {"accuracy": accuracy, "auc": auc, "mse": mse}[metric](y_true, y_pred)
+        value = {"accuracy": accuracy, "auc": auc, "mse": mse}[metric](truth, outputs)
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -30,6 +37,27 @@ def evaluate(metric: str, source: Artifact | None, y_true: np.ndarray, y_pred: n
     if not np.isfinite(number):
         raise UserError(f"metric {metric}: expected a finite number, received {number}")
     return number
+
+
+def _judged(metric: str, source: Artifact | None, samples: Samples, output: str | None) -> Any:
+    """What the metric gets of the outputs, or of the targets."""
+    if not isinstance(samples, NamedArrays):
+        if output is not None:
+            raise UserError(
+                f"metric.output: the model has one output; leave the key out, received {output!r}"
+            )
+        return samples
+    if output is None and source is None:
+        raise UserError(
+            f"metric.output: missing; say which of the outputs {metric} judges: {', '.join(samples.arrays)}"
+        )
+    if output is None:
+        return dict(samples.arrays)
+    if output not in samples.arrays:
+        raise UserError(
+            f"metric.output: the model has no output {output!r}; {suggest(output, samples.arrays)}"
+        )
+    return samples.arrays[output]
 
 
 def worsening(direction: Direction, before: float, after: float) -> float:

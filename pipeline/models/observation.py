@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.models.graph import Graph
 from pipeline.models.kernels import Kernel
+from pipeline.models.samples import Samples
 
 Array = NDArray[Any]
 # Samples of a batch; a step of a sequence takes about the same time whether there are many of them or few.
@@ -47,7 +48,7 @@ def observed(kernels: Sequence[Kernel], note: Note) -> Iterator[None]:
 
 
 def entering(
-    wired: Graph, kernel: Kernel, samples: Array, batch_size: int | None = None
+    wired: Graph, kernel: Kernel, samples: Samples, batch_size: int | None = None
 ) -> Iterator[tuple[Array, NDArray[np.bool_]]]:
     """What enters the kernel for the model inputs `samples`, a batch at a time: inputs (m, ...), of a sequence that
     is read step by step those of the first step first; and (m,), False for the steps that a mask leaves out.

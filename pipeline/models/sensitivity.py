@@ -12,13 +12,15 @@ from pipeline.models import graph
 from pipeline.models.graph import Graph
 from pipeline.models.kernels import Kernel, kernel_named
 from pipeline.models.observation import observed
+from pipeline.models.ports import entering
+from pipeline.models.samples import Samples
 
 # More model outputs than this are combined at random.
 _PROBES = 32
 
 
 def sensitivity(
-    model: Any, names: Sequence[str], samples: NDArray[Any], batch_size: int = 64
+    model: Any, names: Sequence[str], samples: Samples, batch_size: int = 64
 ) -> dict[str, NDArray[np.float64]]:
     """For each of the kernels `names` (r,): the squares of the derivatives of the model's outputs by what the kernel's
     product with its inputs is, summed over model outputs and positions (steps of a sequence), and averaged over
@@ -37,7 +39,7 @@ def sensitivity(
 
 
 def _slopes(
-    model: Any, kernels: Mapping[str, Kernel], batch: NDArray[Any]
+    model: Any, kernels: Mapping[str, Kernel], batch: Samples
 ) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """The derivatives of each output of the model, or combination, by each product with a kernel."""
     import tensorflow as tf
@@ -51,7 +53,7 @@ def _slopes(
 
     with tape:
         with observed(list(kernels.values()), note):
-            found = tf.nest.flatten(model(batch, training=False))
+            found = tf.nest.flatten(model(entering(model, batch), training=False))
         outputs = tf.concat([tf.reshape(output, (len(batch), -1)) for output in found], axis=1)
         probes = [tf.reduce_sum(outputs * signs) for signs in _probes(int(outputs.shape[1]))]
     for probe in probes:

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.models.graph import Graph, Node
+from pipeline.models.samples import Samples
 from pipeline.pruning.affected import affected
 from pipeline.pruning.calibration import mean_and_variance
 
 
-def reestimate(dense: Any, model: Any, samples: NDArray[Any]) -> dict[str, str]:
+def reestimate(dense: Any, model: Any, samples: Samples) -> dict[str, str]:
     """Set the moving mean and variance in `model` to those over the inputs `samples` (n, ...), in place.
 
     A normalisation that gets exactly what it got in `dense`, the model as trained, keeps its own. Returns a sentence
@@ -41,7 +42,7 @@ def reestimate(dense: Any, model: Any, samples: NDArray[Any]) -> dict[str, str]:
     return told
 
 
-def _channels(now: Graph, node: Node, samples: NDArray[Any]) -> Iterator[NDArray[np.floating]]:
+def _channels(now: Graph, node: Node, samples: Samples) -> Iterator[NDArray[np.floating]]:
     """What enters the layer, as rows (n, channels)."""
     for entering in now.inputs(node.name, samples):
         last = np.moveaxis(entering, node.layer.axis, -1)

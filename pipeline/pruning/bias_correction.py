@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.models import graph
 from pipeline.models.graph import Graph, Node
+from pipeline.models.samples import Samples
 from pipeline.pruning.affected import affected
 from pipeline.pruning.calibration import mean_and_variance
 
@@ -30,7 +31,7 @@ KINDS = (
 
 
 def correct_biases(
-    dense: Any, model: Any, samples: Array, outputs: Mapping[str, NDArray[np.intp]]
+    dense: Any, model: Any, samples: Samples, outputs: Mapping[str, NDArray[np.intp]]
 ) -> dict[str, str]:
     """Move the biases of `model` by what its layers' mean outputs over the inputs `samples` (n, ...) lost, in place.
 
@@ -58,7 +59,7 @@ def correct_biases(
     return told
 
 
-def _mean(model: Graph, bare: Any, name: str, samples: Array) -> NDArray[np.float64]:
+def _mean(model: Graph, bare: Any, name: str, samples: Samples) -> NDArray[np.float64]:
     """Of each channel of what leaves the layer, before its activation."""
     layer = bare.get_layer(name)
     channels = 1 if getattr(layer, "data_format", None) == "channels_first" else -1

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
+from pipeline.models.samples import Samples
 
 
 @dataclass(frozen=True)
 class Distillation:
     """What is learnt beside the task: loss = (1 - share) task + share distance(dense outputs, outputs).
 
-    `outputs` (n, ...) are the dense model's, in the order of the training samples, and `activation` the name of
-    what they come out of.
+    `outputs` (n, ...) are the dense model's, in the order of the training samples, and `activations` the names of
+    what they come out of, one for each output. Of several outputs tasks and distances are summed.
     """
 
-    outputs: NDArray[Any]
-    activation: str
+    outputs: Samples
+    activations: Sequence[str]
     share: float
     temperature: float
 

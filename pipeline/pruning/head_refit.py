@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.models import graph
 from pipeline.models.graph import Graph, Node
+from pipeline.models.samples import Samples, by_name
 from pipeline.pruning import head
 from pipeline.pruning.distance import Distance
 from pipeline.pruning.head import ACTIVATIONS, Head
@@ -25,7 +26,7 @@ def refit_head(
     dense: Any,
     model: Any,
     masks: Mapping[str, NDArray[np.bool_]],
-    samples: Array,
+    samples: Samples,
     steps: int,
     temperature: float = 1.0,
 ) -> list[float]:
@@ -102,8 +103,9 @@ def _activation(node: Node) -> str:
     return str(graph.settings(node.layer).get("activation", ""))
 
 
-def _entering(wired: Graph, name: str, samples: Array) -> Array:
-    batch = min(_MOST_BATCH, max(1, _BATCH_ELEMENTS // max(1, samples[0].size)))
+def _entering(wired: Graph, name: str, samples: Samples) -> Array:
+    size = max(array[0].size for array in by_name(samples).values())
+    batch = min(_MOST_BATCH, max(1, _BATCH_ELEMENTS // max(1, size)))
     found = np.concatenate(list(wired.inputs(name, samples, batch)))
     if not np.isfinite(found).all():
         raise ValueError("expected finite activations on the samples, received NaN or infinity")

@@ -12,6 +12,7 @@ from pipeline.models import observation
 from pipeline.models.einsum import Einsum
 from pipeline.models.graph import Graph, Node
 from pipeline.models.kernels import Kernel, kernel_named
+from pipeline.models.samples import Samples
 from pipeline.pruning.calibration import Moments, moments
 from pipeline.pruning.layer import Layer
 from pipeline.pruning.patches import patches
@@ -32,7 +33,7 @@ def layer_of(
     kernel: Kernel,
     trained: Graph,
     now: Graph,
-    calibration: Array | None,
+    calibration: Samples | None,
     sensitivities: Sensitivities,
     positions: int,
 ) -> Layer:
@@ -53,13 +54,15 @@ def layer_of(
     )
 
 
-def moments_of(node: Node, trained: Graph, now: Graph, calibration: Array, constant: bool = False) -> Moments:
+def moments_of(
+    node: Node, trained: Graph, now: Graph, calibration: Samples, constant: bool = False
+) -> Moments:
     """The moments of what enters a layer that is one product, see `kernel_moments`."""
     return kernel_moments(node.name, trained, now, calibration, constant)
 
 
 def kernel_moments(
-    name: str, trained: Graph, now: Graph, calibration: Array, constant: bool = False
+    name: str, trained: Graph, now: Graph, calibration: Samples, constant: bool = False
 ) -> Moments:
     """The moments of what enters a kernel, in the model as `trained` and as it is `now`; `constant` adds an input of
     one, as a bias has.

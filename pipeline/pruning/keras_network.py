@@ -2,7 +2,7 @@
 
 The model is rebuilt with each chosen layer's activation a layer of its own, so that pre-activations are tensors of
 the graph; a last softmax or sigmoid is left off. The outputs are then logits, whose slopes by the pre-activations
-take one pass backwards for each output.
+take one pass backwards for each number. Those of several outputs stand side by side.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from pipeline.models import graph
 from pipeline.models.graph import Graph, Node
-from pipeline.pruning import distance as distances
+from pipeline.models.ports import input_names
+from pipeline.models.samples import Samples, in_order
 from pipeline.pruning.distance import Distance
 from pipeline.pruning.keras_derivatives import Derivatives
 from pipeline.pruning.linearised import Linearised, Matrices, linearised
+from pipeline.pruning.output_distances import OutputDistances
 from pipeline.pruning.patches import patches
 
 Array = NDArray[Any]
-Samples = Array | Sequence[Array]
 
 # 64 MiB of float32 for what is kept of a batch: inputs and slopes of the layers.
 _BATCH_ELEMENTS = 1 << 24
@@ -35,15 +36,15 @@ _MOST_OUTPUTS = 1024
 
 
 class KerasNetwork:
-    """A copy of a model of one output, as a `gauss_newton.Network` of the layers `names` and of calibration inputs.
+    """A copy of a model, as a `gauss_newton.Network` of the layers `names` and of calibration inputs.
 
     A layer's matrix (d, r) is its kernel, flattened as `patches` has it, and a last row for the biases it may have.
-    `samples` are the inputs (n, ...), or a list of them for a model of several. The distance is that to the logits
-    `target` (n, o), of the dense model, or to those the model has when this is made: by default the one that goes with
-    its last activation, softmax or sigmoid, and else squared.
+    The distance is that to the logits `target` (n, o), of the dense model, or to those the model has when this is
+    made: of each output by default the one that goes with its last activation, softmax or sigmoid, and else squared;
+    of several outputs their sum.
 
-    Raises `ValueError` for a model of several outputs or of too many numbers in its one, for no samples, and for
-    layers other than Dense, Conv1D or Conv2D that the model calls once.
+    Raises `ValueError` for a model of too many numbers in its outputs, for no samples, and for layers other than
+    Dense, Conv1D or Conv2D that the model calls once.
     """
 
     def __init__(
@@ -57,12 +58,10 @@ class KerasNetwork:
         wired = Graph(model)
         for name in names:
             _check(wired, name)
-        given = samples if isinstance(samples, list | tuple) else [samples]
-        self.samples = [np.asarray(x) for x in given]
+        self.samples = [np.asarray(x) for x in in_order(samples, input_names(model))]
         self._split = _split(model, names)
         self._derivatives = Derivatives(self._split.forward, self._split.layers)
-        self.kind: Distance = distance or self._split.link
-        self._check_sizes()
+        self.measured = self._measured(distance)
         self.target = self.outputs(self.matrices()) if target is None else target
 
     def matrices(self) -> list[Array]:
@@ -83,14 +82,14 @@ class KerasNetwork:
         """The logits (n, o) of all samples with these weights."""
         self._assign(matrices)
         found = [
-            np.asarray(self._split.forward(batch, training=False)) for batch in self._batches(_FORWARD_BATCH)
+            np.asarray(_flat(self._split.forward(batch, training=False)))
+            for batch in self._batches(_FORWARD_BATCH)
         ]
-        every = np.concatenate(found)
-        return every.reshape(len(every), -1)
+        return np.concatenate(found)
 
     def distance(self, weights: Matrices) -> float:
         """The mean distance over the samples, with these weights."""
-        return distances.value(self.kind, self.outputs(weights), self.target)
+        return self.measured.value(self.outputs(weights), self.target)
 
     def linearise(self, weights: Matrices) -> Iterator[Linearised]:
         """The samples with these weights, in batches for which inputs and slopes together take about 64 MiB."""
@@ -100,8 +99,8 @@ class KerasNetwork:
             logits, inputs, slopes = self._slopes(batch)
             target = self.target[start : start + len(logits)]
             start += len(logits)
-            pull = distances.gradient(self.kind, logits, target)
-            yield linearised(inputs, slopes, pull, distances.root(self.kind, logits))
+            pull = self.measured.gradient(logits, target)
+            yield linearised(inputs, slopes, pull, self.measured.root(logits))
 
     def product(self, weights: Matrices, direction: Matrices) -> list[Array]:
         """The Gauss-Newton matrix of the mean distance times a direction, in batches that take some 300 MiB.
@@ -114,7 +113,7 @@ class KerasNetwork:
         ]
         total = [np.zeros(part.shape) for part in along]
         for batch in self._batches(max(1, _PRODUCT_ELEMENTS // self._elements(outputs=1))):
-            curved = distances.curved(self.kind, *self._derivatives.along(batch, along))
+            curved = self.measured.curved(*self._derivatives.along(batch, along))
             for sum_, part in zip(total, self._derivatives.transposed(batch, curved), strict=True):
                 sum_ += part
         return self._as_matrices([sum_ / len(self.samples[0]) for sum_ in total])
@@ -125,7 +124,7 @@ class KerasNetwork:
 
         with tf.GradientTape(persistent=True) as tape:
             logits, entering, leaving = self._split.until(batch, training=False)
-            flat = tf.reshape(logits, (len(batch[0]), -1))
+            flat = _flat(logits)
             columns = tf.unstack(flat, axis=1)
         passes = [tape.gradient(column, leaving, unconnected_gradients="zero") for column in columns]
         slopes = [
@@ -156,7 +155,7 @@ class KerasNetwork:
 
     def _step(self) -> int:
         """The samples of a batch to linearise."""
-        return max(1, _BATCH_ELEMENTS // self._elements(int(np.prod(self._split.forward.output_shape[1:]))))
+        return max(1, _BATCH_ELEMENTS // self._elements(sum(self.measured.sizes)))
 
     def _elements(self, outputs: int) -> int:
         """How many numbers one sample takes once linearised: positions times inputs, and times outputs and slopes."""
@@ -167,49 +166,52 @@ class KerasNetwork:
             elements += positions * (int(np.prod(layer.kernel.shape[:-1])) + outputs * a.shape[-1])
         return elements
 
-    def _check_sizes(self) -> None:
-        counts, entrances = {len(x) for x in self.samples}, len(self._split.forward.inputs)
-        if len(self.samples) != entrances or len(counts) != 1 or 0 in counts:
+    def _measured(self, distance: Distance | None) -> OutputDistances:
+        """The distance, `distance` for every output or that which goes with it, once it is known that it can be."""
+        if not len(self.samples[0]):
+            raise ValueError("expected at least one calibration sample, received none")
+        shapes = [output.shape[1:] for output in self._split.forward.outputs]
+        sizes = [_MOST_OUTPUTS + 1 if None in shape else int(np.prod(shape)) for shape in shapes]
+        if sum(sizes) > _MOST_OUTPUTS:
             raise ValueError(
-                f"expected calibration samples for each of the model's {entrances} inputs, as many for each and at "
-                f"least one, received {[len(x) for x in self.samples]}"
+                f"expected outputs of at most {_MOST_OUTPUTS} numbers, each takes a pass backwards; received"
+                f" {', '.join(map(str, shapes))}"
             )
-        shape = self._split.forward.output_shape[1:]
-        if None in shape or int(np.prod(shape)) > _MOST_OUTPUTS:
-            raise ValueError(
-                f"expected an output of at most {_MOST_OUTPUTS} numbers, each takes a pass backwards; received {shape}"
-            )
-        if self.kind == "softmax" and len(shape) != 1:
-            raise ValueError(
-                f"expected one softmax a sample, received an output of {shape}; give the distance 'squared'"
-            )
+        kinds = [distance or link for link in self._split.links]
+        for kind, shape in zip(kinds, shapes, strict=True):
+            if kind == "softmax" and len(shape) != 1:
+                raise ValueError(
+                    f"expected one softmax a sample, received an output of {shape}; give the distance 'squared'"
+                )
+        return OutputDistances(tuple(kinds), tuple(sizes))
 
 
 @dataclass(frozen=True)
 class _Split:
-    """`forward` gives the logits; `until` [logits, what enters each layer, what leaves it before its activation]."""
+    """`forward` gives the logits of each output; `until` [logits, what enters each layer, what leaves it before its
+    activation]; `links` are the distances that go with the outputs' own activations."""
 
     layers: list[Any]
     forward: Any
     until: Any
-    link: Distance
+    links: list[Distance]
 
 
 def _split(model: Any, names: Sequence[str]) -> _Split:
     """A copy of the model, with layers of its own."""
     import keras
 
-    _check_outputs(model)
     twin = graph.copy(model)
     layers = [twin.get_layer(name) for name in names]
-    last = twin.outputs[0]._keras_history.operation
-    link = _link(last)
-    if link != "squared" and hasattr(last, "activation"):
-        last.activation = keras.activations.linear
+    lasts = [_last(Graph(twin), output) for output in twin.outputs]
+    links = [_link(last) for last in lasts]
+    for last, link in zip(lasts, links, strict=True):
+        if link != "squared" and hasattr(last, "activation"):
+            last.activation = keras.activations.linear
     around: dict[str, tuple[Any, Any]] = {}
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if layer is last and isinstance(layer, keras.layers.Softmax):
+        if layer in lasts and isinstance(layer, keras.layers.Softmax):
             return args[0]
         if layer.name not in names:
             return layer(*args, **kwargs)
@@ -225,9 +227,22 @@ def _split(model: Any, names: Sequence[str]) -> _Split:
     wired = keras.Model(twin.inputs, twin.outputs)
     rebuilt = keras.models.clone_model(wired, clone_function=lambda layer: layer, call_function=call)
     entering, leaving = ([around[name][side] for name in names] for side in (0, 1))
-    logits = rebuilt.outputs[0]
-    until = keras.Model(rebuilt.inputs, [logits, entering, leaving])
-    return _Split(layers, keras.Model(rebuilt.inputs, logits), until, link)
+    until = keras.Model(rebuilt.inputs, [rebuilt.outputs, entering, leaving])
+    return _Split(layers, keras.Model(rebuilt.inputs, rebuilt.outputs), until, links)
+
+
+def _last(wired: Graph, output: Any) -> Any:
+    """The operation whose result an output is; None where others read that result too, its activation with it."""
+    operation = output._keras_history.operation
+    calls = sum(call.node == operation.name for call in wired.calls)
+    return operation if calls == 1 and not wired.nodes[operation.name].consumers else None
+
+
+def _flat(outputs: Any) -> Any:
+    """A tensor (n, ...), or several of them side by side, as (n, o)."""
+    import tensorflow as tf
+
+    return tf.concat([tf.reshape(each, (len(each), -1)) for each in tf.nest.flatten(outputs)], axis=1)
 
 
 def _link(last: Any) -> Distance:
@@ -242,11 +257,6 @@ def _link(last: Any) -> Distance:
         keras.activations.sigmoid: "sigmoid",
     }
     return next((link for known, link in links.items() if activation is known), "squared")
-
-
-def _check_outputs(model: Any) -> None:
-    if len(model.outputs) != 1:
-        raise ValueError(f"expected a model of one output to linearise, received one of {len(model.outputs)}")
 
 
 def _check(wired: Graph, name: str) -> None:

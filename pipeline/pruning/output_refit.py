@@ -9,17 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.models.graph import Graph
+from pipeline.models.samples import Samples
 from pipeline.pruning import gauss_newton
 from pipeline.pruning.keras_network import KerasNetwork
-
-Array = NDArray[Any]
 
 
 def refit_outputs(
     dense: Any,
     model: Any,
     masks: Mapping[str, NDArray[np.bool_]],
-    samples: Array,
+    samples: Samples,
     steps: int,
 ) -> list[float]:
     """Move the weights of `model` towards the answers of `dense` to the inputs `samples` (n, ...), in place.

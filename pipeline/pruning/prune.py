@@ -17,6 +17,7 @@ from pipeline.models.kernels import kernel_named, kernels_of, why_not_pruned
 from pipeline.models.node import Node, why_not_elements
 from pipeline.models.operations import multiply_accumulates, positions
 from pipeline.models.sample_gradients import Objective
+from pipeline.models.samples import Samples
 from pipeline.models.sensitivity import sensitivity
 from pipeline.pruning import importance
 from pipeline.pruning.allocation import Request
@@ -29,7 +30,6 @@ from pipeline.pruning.layer import Layer
 from pipeline.pruning.rules import Rule, terms
 from pipeline.pruning.units import remove_units
 
-Array = NDArray[Any]
 Progress = Callable[[str], None]
 
 
@@ -53,7 +53,7 @@ def prune_model(
     method: str,
     sparsity: float | None,
     options: BaseModel,
-    calibration: Array | None,
+    calibration: Samples | None,
     progress: Progress = lambda line: None,
     *,
     budget: Budget | None = None,
@@ -78,7 +78,7 @@ def prune_model(
     if "calibration" in chosen.NEEDS and (calibration is None or len(calibration) == 0):
         raise ValueError(f"the method {method!r} needs calibration samples, received none")
     if "labels" in chosen.NEEDS:
-        _check_objective(method, model, objective, calibration)
+        _check_objective(method, objective, calibration)
     trained = Graph(model)
     _check_finite(trained)
     if calibration is not None:
@@ -105,16 +105,12 @@ def prune_model(
     return _remove_elements(trained, elements, options, request, calibration, progress)
 
 
-def _check_objective(method: str, model: Any, objective: Objective | None, calibration: Array | None) -> None:
+def _check_objective(method: str, objective: Objective | None, calibration: Samples | None) -> None:
     if objective is None:
         raise ValueError(f"the method {method!r} needs the targets of its samples and a loss, received none")
     if len(objective.targets) != len(calibration if calibration is not None else ()):
         raise ValueError(
             f"the method {method!r} needs a target for each of its samples, received {len(objective.targets)}"
-        )
-    if len(model.outputs) != 1:
-        raise ValueError(
-            f"the method {method!r} needs a model with one output, this one has {len(model.outputs)}"
         )
 
 
@@ -176,7 +172,7 @@ def _remove_elements(
     method: importance.ElementImportance,
     options: BaseModel,
     request: Request,
-    calibration: Array | None,
+    calibration: Samples | None,
     progress: Progress,
 ) -> PrunedModel:
     now = Graph(graph.copy(trained.model))
@@ -185,7 +181,7 @@ def _remove_elements(
     kernels = [kernel for kernel in every if why_not_pruned(kernel, calibrated) is None]
     counted = isinstance(request.goal, Budget) and request.goal.measure == "macs"
     sensitivities = functools.cache(
-        lambda: sensitivity(trained.model, [kernel.name for kernel in kernels], cast(Array, calibration))
+        lambda: sensitivity(trained.model, [kernel.name for kernel in kernels], cast(Samples, calibration))
     )
     layers = [
         layer_of(kernel, trained, now, calibration, sensitivities, positions(kernel.node) if counted else 1)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.models.graph import Graph
+from pipeline.models.samples import Samples
 from pipeline.pruning import obs
 from pipeline.pruning.calibration import Moments
 from pipeline.pruning.keras_layers import kernel_of, moments_of
@@ -31,7 +32,7 @@ def reconstruct(
     trained: Graph,
     now: Graph,
     gone: Mapping[str, NDArray[np.bool_]],
-    calibration: NDArray[np.floating],
+    calibration: Samples,
     damping: float,
 ) -> None:
     """Solve for the weights and biases in `now` of each layer named, of which the inputs `gone` (d,) left, in place.

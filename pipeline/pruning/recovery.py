@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from pipeline.models import graph
 from pipeline.models.graph import Graph
 from pipeline.models.kernels import kernel_named
+from pipeline.models.ports import entering, leaving, output_names
+from pipeline.models.samples import Samples, in_order
 from pipeline.pruning.distillation import Distillation, distance
 from pipeline.pruning.schedule import Gradual, gradual_mask
 
@@ -18,8 +20,8 @@ from pipeline.pruning.schedule import Gradual, gradual_mask
 def fine_tune(
     model: Any,
     masks: Mapping[str, NDArray[np.bool_]],
-    x: NDArray[Any],
-    y: NDArray[Any],
+    x: Samples,
+    y: Samples,
     loss: Any,
     epochs: int,
     batch_size: int,
@@ -35,7 +37,8 @@ def fine_tune(
     `masks` are by the kernel's name, of its shape; biases, normalisation and kernels without a mask are free.
     `gradual` takes from the masks only how many weights of each kernel are to go: none at first, and in the end as
     many, in each kernel those of the smallest magnitude by then. `distillation` adds the dense model's answers to
-    what is learnt. `on_epoch` gets the epoch, from 0, and its mean loss. Seeds Python's, numpy's and Keras' global
+    what is learnt. `loss` is what Keras takes, for several outputs in the structure in which the model gives them.
+    `on_epoch` gets the epoch, from 0, and its mean loss. Seeds Python's, numpy's and Keras' global
     generators, so that a run can be repeated. Raises `ValueError` when the loss is no longer finite; `model` is
     then as it was.
     """
@@ -67,7 +70,9 @@ def fine_tune(
         callbacks.append(_removing(kernels, held, course))
     learner, targets, losses = _with_distillation(trained, y, loss, distillation)
     learner.compile(optimizer=keras.optimizers.Adam(learning_rate), **losses)
-    learner.fit(x, targets, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=callbacks)
+    learner.fit(
+        entering(learner, x), targets, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=callbacks
+    )
     model.set_weights(trained.get_weights())
 
 
@@ -102,16 +107,20 @@ def _removing(kernels: Mapping[str, Any], held: Mapping[str, Any], course: Gradu
 
 
 def _with_distillation(
-    trained: Any, y: NDArray[Any], loss: Any, distillation: Distillation | None
+    trained: Any, y: Samples, loss: Any, distillation: Distillation | None
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """What to train, on which targets, with which losses: the model, or the model with its output given twice."""
+    """What to train, on which targets, with which losses: the model, or the model with its outputs given twice."""
     import keras
 
     if distillation is None:
-        return trained, y, {"loss": loss}
-    output = trained.outputs[0]
-    twice = keras.Model(trained.inputs[0], [output, keras.layers.Identity(name="as_the_dense_model")(output)])
-    learnt = distance(distillation.activation, distillation.temperature)
-    share = distillation.share
-    losses = {"loss": [loss, learnt], "loss_weights": [1 - share, share]}
-    return twice, [y, distillation.outputs], losses
+        return trained, leaving(trained, y), {"loss": loss}
+    names = output_names(trained)
+    again = [
+        keras.layers.Identity(name=f"{name}_as_the_dense_model")(output)
+        for name, output in zip(names, trained.outputs, strict=True)
+    ]
+    learnt = [distance(each, distillation.temperature) for each in distillation.activations]
+    weights = [1 - distillation.share] * len(names) + [distillation.share] * len(names)
+    losses = {"loss": [*keras.tree.flatten(loss), *learnt], "loss_weights": weights}
+    targets = [*in_order(y, names), *in_order(distillation.outputs, names)]
+    return keras.Model(trained.inputs, [*trained.outputs, *again]), targets, losses

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.models.graph import Graph
 from pipeline.models.sample_gradients import Objective, sample_gradients
+from pipeline.models.samples import Samples
 from pipeline.models.sensitivity import sensitivity
 from pipeline.pruning.calibration import Moments
 from pipeline.pruning.importance import Curvatures
@@ -26,7 +27,7 @@ class CalibrationSenses:
         self,
         trained: Graph,
         anatomy: Anatomy,
-        calibration: NDArray[np.floating] | None,
+        calibration: Samples | None,
         objective: Objective | None,
     ) -> None:
         self._trained, self._anatomy = trained, anatomy

@@ -12,6 +12,7 @@ from pipeline.models import graph
 from pipeline.models.graph import Graph
 from pipeline.models.operations import multiply_accumulates, times_multiplied
 from pipeline.models.sample_gradients import Objective
+from pipeline.models.samples import Samples
 from pipeline.pruning import importance, masks, unit_allocation
 from pipeline.pruning.budget import Budget, Fixed, cost
 from pipeline.pruning.decision import LayerDecision
@@ -29,7 +30,7 @@ def remove_units(
     method: importance.UnitImportance,
     goal: float | Budget,
     options: importance.UnitOptions,
-    calibration: NDArray[np.floating] | None,
+    calibration: Samples | None,
     progress: Callable[[str], None],
     allocation: str,
     rules: Sequence[Rule],
@@ -111,7 +112,7 @@ def _reconstructed(
     trained: Graph,
     anatomy: Anatomy,
     staying: Mapping[str, Units],
-    calibration: NDArray[np.floating] | None,
+    calibration: Samples | None,
     options: importance.UnitOptions,
 ) -> Anatomy:
     """The anatomy of the model whose units that leave are read by nobody any more, the other weights making up."""

@@ -8,33 +8,49 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.models.ports import Port
+from pipeline.models.samples import Samples
 from pipeline.sparse_tflite.flatbuffer import damage_is_told, read_model
 from pipeline.sparse_tflite.keras_conversion import outputs_on_host
 from pipeline.sparse_tflite.schema import schema
-from pipeline.sparse_tflite.signature import one_float_input, read_signature
+from pipeline.sparse_tflite.signature import check_batch_one, read_signature
+
+# Quantised files take other types, and their scales would have to be applied to the samples.
+TAKEN = ("float32", "int32", "int64", "bool")
 
 
 @dataclass(frozen=True)
 class FloatModel:
-    """The file's bytes; `input_shape` is that of a sample, `parameters` counts the values of its constants."""
+    """The file's bytes, its inputs and outputs; `parameters` counts the values of its constants."""
 
     content: bytes
-    input_shape: tuple[int, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
     parameters: int
 
-    def predict(self, inputs: np.ndarray) -> np.ndarray:
+    def predict(self, inputs: Samples) -> Samples:
         """The answers (n, ...) to `inputs` (n, ...), one at a time. Raises `UserError` when the host cannot run it."""
         return outputs_on_host(self.content, inputs)
 
 
 def read_float_model(path: Path) -> FloatModel:
-    """Read a file of one float32 input, of batch 1, and one output. Raises `UserError` for any other."""
+    """Read a file of batch 1 that takes float32 or whole numbers. Raises `UserError` for any other."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    tensor = one_float_input(read_signature(content, str(path)), str(path))
-    return FloatModel(content, tensor.shape[1:], _parameters(content, str(path)))
+    signature = read_signature(content, str(path))
+    check_batch_one(signature, str(path))
+    for tensor in signature.inputs:
+        if tensor.dtype not in TAKEN:
+            raise UserError(
+                f"{path}: expected inputs of the types {', '.join(TAKEN)}, received {tensor.dtype} at {tensor.name}"
+            )
+    inputs, outputs = (
+        tuple(Port(tensor.name, tensor.shape[1:], tensor.dtype, "") for tensor in tensors)
+        for tensors in (signature.inputs, signature.outputs)
+    )
+    return FloatModel(content, inputs, outputs, _parameters(content, str(path)))
 
 
 def _parameters(content: bytes, name: str) -> int:

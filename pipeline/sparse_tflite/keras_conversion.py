@@ -7,36 +7,56 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.models.ports import as_inputs, input_ports, output_names, output_ports
 from pipeline.models.quiet import keras_module, quiet
+from pipeline.models.samples import Samples, in_order, of_names
+from pipeline.sparse_tflite.port_names import with_port_names
 
 
 def to_tflite(model: Any) -> bytes:
-    """Convert; the input is named `input` and has batch 1. Raises `UserError` with what the converter refused."""
+    """Convert; a lone input is named `input`, and its tensor as the converter likes. Several inputs and outputs are in
+    the model's order, their tensors named as its ports. Types are the model's, the batch is 1.
+
+    Raises `UserError` with what the converter refused.
+    """
     keras = keras_module()
     import tensorflow as tf
 
-    batch_one = keras.Input(batch_shape=(1, *model.input_shape[1:]), name="input")
-    if None in batch_one.shape:
-        raise UserError(
-            f"convert: the model's input shape {model.input_shape} is not fixed; only the batch may be open"
+    entrances, exits = input_ports(model), output_ports(model)
+    several = len(entrances) > 1 or len(exits) > 1
+    for port in entrances:
+        if None in port.shape:
+            raise UserError(
+                f"convert: the model's input shape {(None, *port.shape)} is not fixed; only the batch may be open"
+            )
+    # Names of its own, or Keras numbers them, and the file would differ from run to run; a port's may be refused.
+    batch_one = [
+        keras.Input(
+            batch_shape=(1, *port.shape), dtype=port.dtype, name=f"input_{at}" if several else "input"
         )
+        for at, port in enumerate(entrances)
+    ]
     with quiet():
         try:
-            # A name of its own, or Keras numbers it, and the file would differ from run to run.
-            wrapper = keras.Model(batch_one, model(batch_one), name="batch_one")
-            converter = tf.lite.TFLiteConverter.from_keras_model(wrapper)
-            return bytes(converter.convert())
+            found = keras.tree.flatten(model(as_inputs(model, batch_one)))
+            outputs = {f"output_{at}": output for at, output in enumerate(found)}
+            wrapper = keras.Model(batch_one, outputs if several else found[0], name="batch_one")
+            converted = bytes(tf.lite.TFLiteConverter.from_keras_model(wrapper).convert())
         except Exception as error:
             first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise UserError(
                 f"convert: TensorFlow {tf.__version__} cannot convert the model: {first.strip()}"
             ) from error
+    if not several:
+        return converted
+    inputs = {f"input_{at}": port.name for at, port in enumerate(entrances)}
+    return with_port_names(converted, inputs, dict(zip(outputs, output_names(model), strict=True)))
 
 
-def outputs_on_host(content: bytes, inputs: np.ndarray) -> np.ndarray:
+def outputs_on_host(content: bytes, inputs: Samples) -> Samples:
     """The answers of TensorFlow's own interpreter on this machine, inputs (n, ...) one at a time.
 
-    Raises `UserError` when it cannot run the file.
+    Several inputs and outputs go by the names of their tensors. Raises `UserError` when it cannot run the file.
     """
     import tensorflow as tf
 
@@ -48,13 +68,13 @@ def outputs_on_host(content: bytes, inputs: np.ndarray) -> np.ndarray:
             raise UserError(
                 f"the interpreter of TensorFlow {tf.__version__} on this machine cannot run the .tflite file: {error}"
             ) from error
-        source, sink = (
-            interpreter.get_input_details()[0]["index"],
-            interpreter.get_output_details()[0]["index"],
-        )
-        answers = []
-        for sample in inputs.astype(np.float32):
-            interpreter.set_tensor(source, sample[None])
+        sources, sinks = interpreter.get_input_details(), interpreter.get_output_details()
+        arrays = in_order(inputs, [source["name"] for source in sources])
+        answers: list[list[np.ndarray]] = [[] for _ in sinks]
+        for number in range(len(inputs)):
+            for source, array in zip(sources, arrays, strict=True):
+                interpreter.set_tensor(source["index"], array[number][None].astype(source["dtype"]))
             interpreter.invoke()
-            answers.append(interpreter.get_tensor(sink)[0].copy())
-        return np.stack(answers)
+            for sink, found in zip(sinks, answers, strict=True):
+                found.append(interpreter.get_tensor(sink["index"])[0].copy())
+        return of_names([np.stack(found) for found in answers], [sink["name"] for sink in sinks])

@@ -43,17 +43,11 @@ def read_signature(content: bytes, name: str) -> Signature:
         )
 
 
-def one_float_input(signature: Signature, name: str) -> TensorSignature:
-    """The only input of a float32 model with batch 1; raises `UserError` for any other model."""
-    if len(signature.inputs) != 1 or len(signature.outputs) != 1:
-        counts = f"{len(signature.inputs)} inputs and {len(signature.outputs)} outputs"
-        raise UserError(f"{name}: expected one input and one output, received {counts}")
-    (tensor,) = signature.inputs
-    if tensor.dtype != "float32" or tensor.shape[:1] != (1,):
-        raise UserError(
-            f"{name}: expected a float32 input of batch 1, received {tensor.dtype} {tensor.shape}"
-        )
-    return tensor
+def check_batch_one(signature: Signature, name: str) -> None:
+    """Raise `UserError` where the inputs of a file are not of batch 1."""
+    for tensor in signature.inputs:
+        if tensor.shape[:1] != (1,):
+            raise UserError(f"{name}: expected inputs of batch 1, received {tensor.name} {tensor.shape}")
 
 
 def _tensor(tensor: Any) -> TensorSignature:

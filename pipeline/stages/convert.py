@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import Disagreement
-from pipeline.measurement.agreement import compare
-from pipeline.models.data import spread
+from pipeline.measurement.agreement import compare_all
+from pipeline.models.data import load_samples, spread, store_samples
 from pipeline.models.load import load_model
+from pipeline.models.samples import Samples, as_type, by_name, in_order, of_names
 from pipeline.plan import PlanBase
 from pipeline.progress import Say
 from pipeline.sparse_tflite.fully_connected import make_sparse
 from pipeline.sparse_tflite.keras_conversion import outputs_on_host, to_tflite
+from pipeline.sparse_tflite.signature import Signature, read_signature
 
 TOOLS = ("tensorflow", "keras", "numpy", "flatbuffers")
 VARIANTS = ("baseline", "dense", "sparse")
@@ -38,22 +39,24 @@ def options(plan: PlanBase) -> Options:
 
 def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say) -> dict[str, Artifact]:
     """Inputs: `baseline` and `pruned` (.keras, or .tflite as it came), `inputs` (evaluation set), `source`. Outputs:
-    the variants, `report`.
+    the variants, `report`, and `inputs` once more, in the types that the files take; several are each `inputs/NAME`.
 
     Raises `Disagreement` when sparse and dense differ by more than the limit.
     """
     say("baseline")
     baseline = _dense_file(inputs["baseline"], inputs.get("source"))
     say("pruned")
-    evaluation = np.load(inputs["inputs"].path, mmap_mode="r")
+    evaluation = load_samples("inputs", inputs)
     samples = evaluation[spread(len(evaluation), options.agreement_samples)]
     untouched = inputs["pruned"] == inputs["baseline"]
     dense = baseline if untouched else _dense_file(inputs["pruned"], inputs.get("source"))
     sparse, report = sparse_twin(dense, samples)
     say(f"baseline {len(baseline):,}, dense {len(dense):,}, sparse {len(sparse):,} bytes")
+    typed = _typed(evaluation, read_signature(dense, "the converted model"))
     contents = dict(zip(VARIANTS, (baseline, dense, sparse), strict=True))
     return {name: store.put("tflite", content) for name, content in contents.items()} | {
-        "report": store.put_json(report)
+        "report": store.put_json(report),
+        **store_samples("inputs", typed, store),
     }
 
 
@@ -62,13 +65,27 @@ def _dense_file(model: Artifact, source: Artifact | None) -> bytes:
     return model.path.read_bytes() if model.kind == "tflite" else to_tflite(load_model(model, source))
 
 
-def sparse_twin(dense: bytes, samples: np.ndarray) -> tuple[bytes, dict[str, Any]]:
-    """A dense file's sparse twin, and the report of encodings and of their agreement on `samples` (n, ...).
+def _typed(samples: Samples, signature: Signature) -> Samples:
+    """The samples in the types of the file's inputs."""
+    names = [tensor.name for tensor in signature.inputs]
+    return of_names(
+        [
+            as_type(array, tensor.dtype)
+            for array, tensor in zip(in_order(samples, names), signature.inputs, strict=True)
+        ],
+        names,
+    )
+
+
+def sparse_twin(dense: bytes, samples: Samples) -> tuple[bytes, dict[str, Any]]:
+    """A dense file's sparse twin, and the report of encodings and of their agreement on `samples` of its inputs.
 
     Raises `Disagreement` when their answers differ by more than the limit on this machine.
     """
     sparse, decisions = make_sparse(dense)
-    agreement = compare(outputs_on_host(dense, samples), outputs_on_host(sparse, samples))
+    agreement = compare_all(
+        by_name(outputs_on_host(dense, samples)), by_name(outputs_on_host(sparse, samples))
+    )
     if not agreement.agrees:
         raise Disagreement(f"convert: nothing was deployed: on this machine {agreement.sentence}")
     encodings = [decision.model_dump() for decision in decisions]

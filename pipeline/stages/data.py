@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import UserError
 from pipeline.models import data
+from pipeline.models.samples import sizes
 from pipeline.plan import PlanBase
 from pipeline.progress import Say
 
@@ -45,8 +45,8 @@ def options(plan: PlanBase) -> Options:
 
 
 def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say) -> dict[str, Artifact]:
-    """Inputs: `data`, unless it is bundled. Outputs: `dataset`, `report`, and
-    `inputs` and `targets` of the evaluation set."""
+    """Inputs: `data`, unless it is bundled. Outputs: `dataset`, `report`, and `inputs` and `targets` of the evaluation
+    set, of several inputs or outputs each as `inputs/NAME` or `targets/NAME`."""
     if options.bundled:
         dataset = data.load_bundled(options.bundled, options.test_fraction, options.seed)
         if options.targets == "inputs":
@@ -59,7 +59,7 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
             f" at least {MIN_EVALUATION} are needed to compare answers"
         )
     say(
-        f"{len(dataset.x_train)} training and {len(dataset.x_test)} evaluation samples of {dataset.x_test.shape[1:]}"
+        f"{len(dataset.x_train)} training and {len(dataset.x_test)} evaluation samples of {sizes(dataset.x_test)}"
     )
     with store.new("dataset") as path:
         dataset.save(path)
@@ -70,8 +70,6 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     }
     made["report"] = store.put_json(report)
     chosen = data.spread(len(dataset.x_test), options.evaluation_samples)
-    for name, array in (("inputs", dataset.x_test), ("targets", dataset.y_test)):
-        with store.new("array") as path:
-            np.save(path, array[chosen], allow_pickle=False)
-            made[name] = store.put_file("array", path)
+    for name, samples in (("inputs", dataset.x_test), ("targets", dataset.y_test)):
+        made |= data.store_samples(name, samples[chosen], store)
     return made

@@ -10,12 +10,13 @@ import numpy as np
 from pipeline.artifacts import Artifact
 from pipeline.errors import ExitCode
 from pipeline.measurement import gates, validity, verdict, winner
-from pipeline.measurement.agreement import compare
+from pipeline.measurement.agreement import compare_all
 from pipeline.measurement.measurement import Measurement
 from pipeline.measurement.statistics import summarise
 from pipeline.measurement.validity import Validity
 from pipeline.measurement.verdict import Verdict
 from pipeline.models import metrics
+from pipeline.models.samples import Samples, by_name
 from pipeline.plan import PlanBase
 from pipeline.stages.measure import Session
 
@@ -41,14 +42,15 @@ def with_metric(
     session: Session,
     metric: str,
     source: Artifact | None,
-    targets: np.ndarray,
+    targets: Samples,
+    output: str | None = None,
 ) -> dict[str, Measurement]:
     """The same, each with the metric of the answers that the device gave; answers that are no numbers have none."""
     found = {}
     for name, measurement in measurements.items():
         outputs = session.outputs[name]
-        finite = bool(np.isfinite(outputs).all())
-        value = metrics.evaluate(metric, source, targets, outputs) if finite else None
+        finite = all(np.isfinite(array).all() for array in by_name(outputs).values())
+        value = metrics.evaluate(metric, source, targets, outputs, output) if finite else None
         found[name] = measurement.model_copy(update={"metric": value})
     return found
 
@@ -66,7 +68,7 @@ def run(
         "measurements": measurements,
         "environment": session.environment,
         "validity": valid,
-        "agreement": compare(session.outputs["dense"], session.outputs["sparse"]),
+        "agreement": compare_all(by_name(session.outputs["dense"]), by_name(session.outputs["sparse"])),
     }
     if valid.state == "invalid":
         return judged | _ended(ExitCode.DEVICE, f"invalid measurement, nothing installed: {valid.reasons[0]}")
@@ -92,7 +94,7 @@ def run(
         ]
         return judged | _ended(ExitCode.GATE, "nothing installed: " + "; ".join(failed))
     verdicts = verdict.against_baseline(
-        measurements, summaries, file_bytes, chosen.variant, plan.metric.source, plan.metric.better
+        measurements, summaries, file_bytes, chosen.variant, plan.metric.title, plan.metric.better
     )
     changed = measurements[chosen.variant].digest != measurements["baseline"].digest
     beside = _beside_baseline(verdicts) if changed else ""

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from pipeline.artifacts import file_digest
 from pipeline.measurement.measurement import Repetition
+from pipeline.models.samples import Samples, of_names
 from pipeline.plan import MeasureSection
 from pipeline.progress import Say
 from pipeline.stages.deploy import Deployed
@@ -26,10 +27,11 @@ AGENT_KEYS = ("warmup_runs", "warmup_seconds", "min_samples", "min_seconds", "ma
 
 @dataclass(frozen=True)
 class Session:
-    """What one session on one device yielded: `outputs` (samples, ...) of each variant on the evaluation set."""
+    """What one session on one device yielded: `outputs` (samples, ...) of each variant on the evaluation set, by name
+    where there are several."""
 
     repetitions: dict[str, tuple[Repetition, ...]]
-    outputs: dict[str, np.ndarray]
+    outputs: dict[str, Samples]
     environment: dict[str, Any]
 
 
@@ -45,7 +47,12 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
     """Run the session. Raises `BrokenOff`, with what was measured, when the device or the way to it fails."""
     names = list(deployed.variants)
     session = uuid.uuid4().hex
-    places = {name: f"{device.target.workdir}/outputs/{session}-{name}.npy" for name in names}
+    files = {name: f"{device.target.workdir}/outputs/{session}-{name}" for name in names}
+    places: dict[str, str | dict[str, str]] = {
+        # Numbers, for an output may be called what no file can be.
+        name: {output: f"{path}-{at}.npy" for at, output in enumerate(deployed.outputs)} or f"{path}.npy"
+        for name, path in files.items()
+    }
     steps: list[dict[str, Any]] = [
         {"kind": "evaluate", "variant": name, "outputs": places[name]} for name in names
     ]
@@ -78,8 +85,13 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
         known = Session(_repetitions(device, names, events), {}, _environment(events))
         raise BrokenOff(error, known) from error
     finally:
-        _tidy(device, list(places.values()))
+        _tidy(device, [path for each in places.values() for path in named_places(each).values()])
     return Session(_repetitions(device, names, events), outputs, _environment(events))
+
+
+def named_places(places: str | dict[str, str]) -> dict[str, str]:
+    """Paths by the names of outputs; a single path is that of the only one, which goes by the empty text."""
+    return places if isinstance(places, dict) else {"": places}
 
 
 def turns(variants: Sequence[str], repetitions: int) -> list[str]:
@@ -120,19 +132,26 @@ def _environment(events: Sequence[Event]) -> dict[str, Any]:
     }
 
 
-def _fetch(device: Device, events: Sequence[Event]) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for event in events:
-            if event.get("event") == "evaluated":
-                path = Path(folder, "outputs.npy")
-                device.fetch(event["outputs"], path)
-                if file_digest(path) != event["sha256"]:
-                    raise TargetError(
-                        f"{device.name}: the outputs of {event['variant']} arrived damaged", "run again"
-                    )
-                found[event["variant"]] = np.load(path, allow_pickle=False)
+def _fetch(device: Device, events: Sequence[Event]) -> dict[str, Samples]:
+    found: dict[str, Samples] = {}
+    for event in events:
+        if event.get("event") == "evaluated":
+            places, digests = named_places(event["outputs"]), named_places(event["sha256"])
+            arrays = {name: _array(device, event, path, digests[name]) for name, path in places.items()}
+            found[event["variant"]] = of_names(list(arrays.values()), list(arrays))
     return found
+
+
+def _array(device: Device, event: Event, source: str, digest: str) -> np.ndarray:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "outputs.npy")
+        device.fetch(source, path)
+        if file_digest(path) != digest:
+            raise TargetError(
+                f"{device.name}: the outputs of {event['variant']} arrived damaged", "run again"
+            )
+        array: np.ndarray = np.load(path, allow_pickle=False)
+        return array
 
 
 def _tidy(device: Device, paths: list[str]) -> None:

@@ -15,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import UserError
 from pipeline.models import data, metrics
-from pipeline.models.fitting import check_fits, loss_for, output_activation
+from pipeline.models.fitting import check_fits, loss_for
 from pipeline.models.load import load_model, save_model
+from pipeline.models.ports import answers, output_ports
 from pipeline.models.quiet import keras_module
 from pipeline.models.sample_gradients import Objective
+from pipeline.models.samples import Samples
 from pipeline.plan import PlanBase
 from pipeline.plan_pruning import NONE, FineTuneSection, RefitHeadSection, RefitSection, SamplesSection
 from pipeline.progress import Say
@@ -26,6 +28,7 @@ from pipeline.pruning import importance
 from pipeline.pruning.batch_norm import reestimate
 from pipeline.pruning.bias_correction import correct_biases
 from pipeline.pruning.budget import Budget
+from pipeline.pruning.decision import LayerDecision
 from pipeline.pruning.distillation import Distillation
 from pipeline.pruning.head_refit import refit_head
 from pipeline.pruning.output_refit import refit_outputs
@@ -56,7 +59,8 @@ class Options(BaseModel):
     refit_head: RefitHeadSection | None = None
     refit: RefitSection | None = None
     fine_tune: FineTuneSection | None = None
-    loss: str | None = None
+    loss: str | dict[str, str] | None = None
+    output: str | None = None
 
 
 def options(plan: PlanBase) -> Options:
@@ -79,6 +83,7 @@ def options(plan: PlanBase) -> Options:
         fine_tune=tuning,
         loss=plan.loss if tuning or plan.prune.needs_labels else None,
         metric=plan.metric.source,
+        output=plan.metric.output,
     )
 
 
@@ -121,7 +126,7 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
 
 
 def _pruned(
-    options: Options, dense: Any, calibration: np.ndarray | None, dataset: data.Dataset, say: Say
+    options: Options, dense: Any, calibration: Samples | None, dataset: data.Dataset, say: Say
 ) -> PrunedModel:
     objective = _objective(options, dense, dataset)
 
@@ -158,7 +163,7 @@ def _means_restored(
     options: Options, dense: Any, pruned: PrunedModel, dataset: data.Dataset, say: Say
 ) -> PrunedModel:
     """The biases, then the batch-norm statistics, as the plan asks; decisions say what became of each layer."""
-    steps: Mapping[str, Callable[[np.ndarray], dict[str, str]]] = {
+    steps: Mapping[str, Callable[[Samples], dict[str, str]]] = {
         "bias_correction": lambda x: correct_biases(dense, pruned.model, x, pruned.outputs),
         "batch_norm": lambda x: reestimate(dense, pruned.model, x),
     }
@@ -173,13 +178,12 @@ def _means_restored(
             raise UserError(f"prune.{key}: {error}") from error
         for layer, sentence in told.items():
             say(f"{layer}: {sentence}")
-        decisions = [
-            each.model_copy(update={"reason": f"{each.reason} {told[each.layer]}"})
-            if each.layer in told
-            else each
-            for each in decisions
-        ]
+        decisions = [_with_sentence(each, told.get(each.layer.split("/")[0])) for each in decisions]
     return replace(pruned, decisions=decisions)
+
+
+def _with_sentence(decision: LayerDecision, sentence: str | None) -> LayerDecision:
+    return decision.model_copy(update={"reason": f"{decision.reason} {sentence}"}) if sentence else decision
 
 
 def _leave_whole(
@@ -237,11 +241,11 @@ def _say_distances(what: str, distances: Sequence[float], say: Say) -> None:
 
 
 def _metric(options: Options, inputs: Mapping[str, Artifact], model: Any, dataset: data.Dataset) -> float:
-    outputs = np.asarray(model.predict(dataset.x_test, verbose=0))
-    return metrics.evaluate(options.metric, inputs.get("metric"), dataset.y_test, outputs)
+    outputs = answers(model, dataset.x_test)
+    return metrics.evaluate(options.metric, inputs.get("metric"), dataset.y_test, outputs, options.output)
 
 
-def _calibration(options: Options, dataset: data.Dataset) -> np.ndarray | None:
+def _calibration(options: Options, dataset: data.Dataset) -> Samples | None:
     """The samples that the method's options ask for."""
     wanted: int = getattr(options.method_options, "calibration_samples", 0)
     return _shuffled(dataset)[:wanted] if wanted else None
@@ -256,7 +260,7 @@ def _objective(options: Options, model: Any, dataset: data.Dataset) -> Objective
     return Objective(targets, loss_for(model, options.loss, dataset.y_train))
 
 
-def _shuffled(dataset: data.Dataset) -> np.ndarray:
+def _shuffled(dataset: data.Dataset) -> Samples:
     """The training inputs in a random order with a fixed seed: data often comes sorted by class."""
     return dataset.x_train[_order(dataset)]
 
@@ -266,15 +270,22 @@ def _order(dataset: data.Dataset) -> NDArray[np.int64]:
 
 
 def _fine_tune(
-    fit: FineTuneSection, loss: str, dense: Any, pruned: PrunedModel, dataset: data.Dataset, say: Say
+    fit: FineTuneSection,
+    loss: str | Mapping[str, str],
+    dense: Any,
+    pruned: PrunedModel,
+    dataset: data.Dataset,
+    say: Say,
 ) -> None:
     gradual = fit.schedule == "gradual"
     if gradual:
         pruned.model.set_weights(dense.get_weights())
     distillation = None
     if fit.distill:
-        answers = np.asarray(dense.predict(dataset.x_train, verbose=0))
-        distillation = Distillation(answers, output_activation(dense), fit.distill, fit.temperature)
+        activations = [port.activation for port in output_ports(dense)]
+        distillation = Distillation(
+            answers(dense, dataset.x_train), activations, fit.distill, fit.temperature
+        )
     try:
         fine_tune(
             pruned.model,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.artifacts import Artifact, Store
 from pipeline.models import data
-from pipeline.models.fitting import check_fits, check_samples, fit, loss_for
+from pipeline.models.fitting import check_fits, check_ports, fit, loss_for
 from pipeline.models.load import load_model, save_model
 from pipeline.models.quiet import keras_module
 from pipeline.plan import PlanBase, TrainSection
@@ -25,7 +25,7 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     train: TrainSection | None
-    loss: str
+    loss: str | dict[str, str]
 
 
 def options(plan: PlanBase) -> Options:
@@ -56,6 +56,6 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
 def _as_it_came(model: Artifact, dataset: data.Dataset, store: Store) -> dict[str, Artifact]:
     """A .tflite file is past training."""
     given = read_float_model(model.path)
-    check_samples(given.input_shape, dataset)
+    check_ports(given.inputs, given.outputs, dataset)
     report = {"trained": False, "parameters": given.parameters}
     return {"model": store.put("tflite", given.content), "report": store.put_json(report)}
