@@ -142,6 +142,27 @@ def convert(
 
 
 @app.command()
+def lint(
+    model: Annotated[Path, typer.Argument(help="A .tflite file.")],
+    target: Target = "local",
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="tflite-runtime or ai-edge-litert, instead of the target's own.")
+    ] = "",
+    core: Annotated[
+        str, typer.Option("--core", help="x86, arm or arm-fp16, instead of the target's own.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Say of every operator what it does on a target, and what would help. Exit code 1: it would be wrong there."""
+    from pipeline.reports import terminal
+
+    report = commands.lint(model, target, runtime, core)
+    show(report.model_dump(mode="json"), as_json, terminal.lint_tables(report))
+    if report.bad:
+        raise typer.Exit(ExitCode.GATE)
+
+
+@app.command()
 def measure(
     model: Annotated[Path, typer.Argument(help="A float32 .tflite model of batch 1.")],
     target: Target = "local",

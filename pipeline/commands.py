@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -22,15 +22,21 @@ from pipeline.models.samples import Samples, at_key, of_names
 from pipeline.plan import MeasureSection, PlanBase, plan_model
 from pipeline.progress import Progress
 from pipeline.result import Result
+from pipeline.sparse_tflite import runtimes
+from pipeline.sparse_tflite.lint import LintReport
+from pipeline.sparse_tflite.lint import lint as lint_file
 from pipeline.sparse_tflite.signature import check_batch_one, read_signature
 from pipeline.stages import deploy as deploy_stage
 from pipeline.stages import judge
 from pipeline.stages import measure as measure_stage
 from pipeline.stages.data import MIN_EVALUATION
-from pipeline.strict_yaml import read_values
+from pipeline.strict_yaml import read_values, suggest
+from targets.cores import Core, of_this_machine
 from targets.device import open_device
 from targets.places import state_folder
-from targets.target import TargetBase
+from targets.probe import probe
+from targets.provisioning.runtimes import choose
+from targets.target import TargetBase, connect, python_of
 
 MAX_SAMPLE = 1 << 24
 
@@ -144,6 +150,46 @@ def convert(model: Path, out: Path, target: str, progress: Progress) -> dict[str
             content, report = sparse_twin(dense, random_inputs(dense, str(model)))
     atomic.write(out, content)
     return {"target": target, "dense_bytes": len(dense), "bytes": len(content), **report}
+
+
+def lint(model: Path, target: str, runtime: str, core: str) -> LintReport:
+    """What a .tflite file does on a target, or on the runtime and core given in place of the target's."""
+    content, found = _read_tflite(model), locate.read_target(target)
+    runtime_name, kind = runtime or runtime_of(target, found), core or core_of(target, found)
+    problems = []
+    if kind not in get_args(Core):
+        problems.append(f"--core {kind}: no such kind of core; {suggest(kind, get_args(Core))}")
+    try:
+        rules = runtimes.load(runtime_name)
+    except ValueError as error:
+        problems.append(f"--runtime: {error}")
+    if problems:
+        raise UserError(*problems)
+    return lint_file(content, str(model), rules, cast(Core, kind))
+
+
+def runtime_of(name: str, target: TargetBase) -> str:
+    """The runtime a target uses. Raises `UserError` where only the device could tell."""
+    if target.runtime != "auto":
+        return target.runtime
+    if target.transport != "local":
+        raise UserError(
+            f"--target {name}: its runtime is auto, which only the device can settle; "
+            "name one: --runtime ai-edge-litert"
+        )
+    return choose("auto", probe(connect(target), python_of(target), "")).name
+
+
+def core_of(name: str, target: TargetBase) -> str:
+    """The kind of a target's cores. Raises `UserError` where nobody has said it."""
+    kind = target.core or (of_this_machine() if target.transport == "local" else None)
+    if kind is None:
+        known = " | ".join(get_args(Core))
+        raise UserError(
+            f"--target {name}: the kind of its cores is not known; write core: {known} into its file, "
+            "or name one: --core arm"
+        )
+    return kind
 
 
 def measure(

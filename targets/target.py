@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from targets import transports
+from targets.cores import Core
 from targets.places import expand
 
 
@@ -50,6 +51,11 @@ class TargetBase(BaseModel):
     runtime: Literal["auto", "tflite-runtime", "ai-edge-litert"] = Field(
         "auto",
         description="auto: tflite-runtime where it fits the device's Python and C library, else ai-edge-litert",
+    )
+    core: Core | None = Field(
+        None,
+        description="x86 | arm: without half-precision arithmetic (Cortex-A53, A72) | arm-fp16: with it "
+        "(Cortex-A55, A76); null: unknown, or this machine's own",
     )
     threads: int = Field(1, ge=1, le=64, description="threads of the interpreter")
     workdir: DevicePath = Field(

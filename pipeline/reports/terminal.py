@@ -23,8 +23,10 @@ from pipeline.measurement.statistics import Estimate
 from pipeline.pruning.decision import LayerDecision
 from pipeline.reports import notation
 from pipeline.result import Result, TargetResult
+from pipeline.sparse_tflite.lint import LintReport
 
 STYLES = {0: "bold green", 1: "bold red", 3: "bold red"}
+OUTCOMES = {"runs sparse": "bold green", "would be wrong": "bold red", "does not load": "bold red"}
 EMULATED = "EMULATED: no time and no memory figure of the real device"
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
@@ -55,6 +57,23 @@ def decisions_table(decisions: Iterable[LayerDecision]) -> Table:
             _text(f"{each.layer}\n{each.kind}"), _text(each.action), _text(size), _text(each.reason)
         )
     return table
+
+
+def lint_tables(report: LintReport) -> RenderableType:
+    """What becomes of each operator, a table a graph, and each change that would help, once."""
+    parts: list[RenderableType] = []
+    for findings in report.graphs:
+        table = _table("operator", "stored", "outcome", "why")
+        for each in findings:
+            stored = f"{each.encoding}\n{each.zeros:.0%} zeros" if each.weights else "-"
+            label = "size only" if each.outcome == "stored sparse for size only" else each.outcome
+            outcome = _text(label, OUTCOMES.get(each.outcome, ""))
+            table.add_row(_text(f"{each.operator}\n{each.layer}"), _text(stored), outcome, _text(each.reason))
+        parts.append(table)
+    remedies = dict.fromkeys(each.remedy for graph in report.graphs for each in graph if each.remedy)
+    parts += [_text(f"would help: {remedy}") for remedy in remedies]
+    parts.append(_text(report.sentence, "bold red" if report.bad else "bold"))
+    return Group(*parts)
 
 
 def comparison_table(comparison: Comparison) -> RenderableType:

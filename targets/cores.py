@@ -1,0 +1,26 @@
+"""The kinds of processor cores, by what the TFLite runtimes' sparse kernels need of them."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Literal
+
+# x86: with AVX. arm: without half-precision arithmetic (Cortex-A53, A72). arm-fp16: with it (Cortex-A55, A76).
+Core = Literal["x86", "arm", "arm-fp16"]
+# What /proc/cpuinfo calls half-precision arithmetic on vectors.
+HALF_PRECISION = "asimdhp"
+
+
+def of_this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Core | None:
+    """The kind of this machine's cores; None where it is no kind we know."""
+    machine = platform.machine().lower()
+    if machine in ("x86_64", "amd64"):
+        return "x86"
+    if not machine.startswith(("aarch64", "arm")):
+        return None
+    try:
+        return "arm-fp16" if HALF_PRECISION in cpuinfo.read_text().split() else "arm"
+    except OSError:
+        # Of Arm machines without it, Apple's have half precision.
+        return "arm-fp16" if machine == "arm64" else "arm"

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import importlib
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from pipeline.sparse_tflite import runtimes
+from pipeline.sparse_tflite.decide import BAD, Decision, decide, missing_version, stored_bytes
+from pipeline.sparse_tflite.encoding import encode
+from pipeline.sparse_tflite.flatbuffer import read_model, write_model
+from pipeline.sparse_tflite.fully_connected import make_sparse
+from pipeline.sparse_tflite.operators import Encoding, Graph, Operator, Weights, read_graphs, view
+from pipeline.sparse_tflite.runtimes import Runtime
+from pipeline.sparse_tflite.schema import schema
+from targets.cores import Core
+from targets.provisioning.runtimes import RUNTIMES
+from tests.sparse_networks import dense_file, sparse_file
+from tests.tflite_files import blocked, matrix_file, operator_code
+
+LITERT, TFLITE = runtimes.load("ai-edge-litert"), runtimes.load("tflite-runtime")
+CORES: tuple[Core, ...] = get_args(Core)
+
+
+def only(content: bytes) -> Operator:
+    (graph,) = read_graphs(content, "file")
+    (operator,) = graph.computing
+    return operator
+
+
+def as_stored(content: bytes, runtime: Runtime = LITERT, core: Core = "arm") -> Decision:
+    operator = only(content)
+    assert operator.weights is not None
+    return decide(operator, runtime, core, operator.weights.encoding)
+
+
+def pruned(kind: type = np.float32, share: float = 0.9, shape: tuple[int, int] = (64, 64)) -> np.ndarray:
+    random = np.random.default_rng(0)
+    keep = random.permutation(shape[0] * shape[1]).reshape(shape) >= share * shape[0] * shape[1]
+    return (random.integers(1, 100, shape) * keep).astype(kind)
+
+
+FLOATS, HALVES = ("FLOAT32", "FLOAT32"), ("FLOAT32", "FLOAT16")
+DYNAMIC, INTEGERS = ("FLOAT32", "INT8"), ("INT8", "INT8")
+
+
+@pytest.mark.parametrize("runtime", [LITERT, TFLITE], ids=lambda runtime: runtime.name)
+@pytest.mark.parametrize("block", [1, 4])
+def test_direct_weights_run_sparse_at_the_version_that_knows_them(runtime: Runtime, block: int) -> None:
+    matrix = pruned()
+    assert as_stored(blocked(matrix, block, version=8), runtime).outcome == "runs sparse"
+    old = as_stored(blocked(matrix, block, version=1), runtime)
+    assert (old.outcome, old.remedy) == ("would be wrong", "write version 8")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "kinds", "block", "outcome"),
+    [
+        (LITERT, HALVES, 4, "would be wrong"),
+        (TFLITE, HALVES, 4, "would be wrong"),
+        (LITERT, DYNAMIC, 16, "would be wrong"),
+        (LITERT, INTEGERS, 16, "runs sparse"),
+        (TFLITE, INTEGERS, 16, "would be wrong"),
+        (LITERT, INTEGERS, 1, "would be wrong"),
+    ],
+)
+def test_blocks_in_other_precisions(
+    runtime: Runtime, kinds: tuple[str, str], block: int, outcome: str
+) -> None:
+    kind = np.float16 if kinds == HALVES else np.int8
+    assert as_stored(blocked(pruned(kind), block, kinds=kinds, version=8), runtime).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("runtime", "kinds", "outcome"),
+    [
+        (LITERT, FLOATS, "stored sparse for size only"),
+        (LITERT, HALVES, "stored sparse for size only"),
+        (LITERT, DYNAMIC, "does not load"),
+        (LITERT, INTEGERS, "does not load"),
+        (TFLITE, FLOATS, "stored sparse for size only"),
+        (TFLITE, HALVES, "stored sparse for size only"),
+        (TFLITE, INTEGERS, "stored sparse for size only"),
+    ],
+)
+def test_weights_behind_densify(runtime: Runtime, kinds: tuple[str, str], outcome: str) -> None:
+    kind = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT8": np.int8}[kinds[1]]
+    assert as_stored(matrix_file(pruned(kind), kinds, at="densify"), runtime).outcome == outcome
+
+
+def test_a_version_that_the_runtime_lacks_is_named_with_the_remedy() -> None:
+    operator = only(matrix_file(pruned(np.int8), DYNAMIC, version=12, at="dense"))
+    found = missing_version(operator, TFLITE)
+    assert found is not None
+    assert found.outcome == "does not load"
+    assert found.reason == "FULLY_CONNECTED version 12 is needed, tflite-runtime 2.14 has versions 1 to 10"
+    assert "float16" in found.remedy
+    assert missing_version(operator, LITERT) is None
+    assert decide(operator, TFLITE, "arm") == found
+
+
+def test_custom_operators_are_known_by_name() -> None:
+    model = read_model(matrix_file(pruned(), at="dense"), "custom")
+    model.operatorCodes = [operator_code("CUSTOM", 1)]
+    for name, outcome in ((b"FlexErf", "does not load"), (b"TFLite_Detection_PostProcess", "runs dense")):
+        model.operatorCodes[0].customCode = name
+        assert decide(only(write_model(model)), LITERT, "arm", "dense").outcome == outcome
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.5, 0.9, 1])
+def test_what_is_best_is_the_smallest_and_sizes_are_exact(share: float) -> None:
+    matrix = pruned(share=share, shape=(40, 300))
+    operator = only(matrix_file(matrix, at="dense"))
+    best = decide(operator, LITERT, "arm")
+    layouts = {"fc_unstructured": encode(matrix, 1).nbytes, "fc_1x4": encode(matrix, 4).nbytes}
+    assert operator.weights is not None
+    assert {name: stored_bytes(operator.weights, name) for name in layouts} == layouts  # type: ignore[arg-type]
+    sizes = layouts | {"dense": matrix.nbytes}
+    assert sizes[best.encoding] == min(sizes.values())
+    assert (best.outcome == "runs sparse") == (share >= 0.7)
+
+
+def test_a_kernel_that_is_slower_than_dense_is_for_size_only() -> None:
+    operator = only(matrix_file(pruned(), at="dense"))
+    assert decide(operator, LITERT, "arm").outcome == "runs sparse"
+    found = decide(operator, LITERT, "x86")
+    assert (found.encoding, found.outcome) == ("fc_unstructured", "stored sparse for size only")
+    assert "faster above" in found.reason
+
+
+@pytest.mark.parametrize("kinds", [DYNAMIC, HALVES, INTEGERS])
+@pytest.mark.parametrize("runtime", [LITERT, TFLITE], ids=lambda runtime: runtime.name)
+def test_what_is_best_is_never_bad(kinds: tuple[str, str], runtime: Runtime) -> None:
+    kind = np.float16 if kinds == HALVES else np.int8
+    operator = only(matrix_file(pruned(kind), kinds, at="dense"))
+    for core in CORES:
+        found = decide(operator, runtime, core)
+        storage = runtime.fate(operator, found.encoding)
+        assert found.outcome not in BAD
+        assert found.encoding == "dense" or (storage and storage.fate in ("kernel", "densified"))
+
+
+@pytest.mark.parametrize("name", ["stride 2 same", "second output", "max pool"])
+def test_no_weight_goes_behind_densify_where_one_operator_would_be_wrong(name: str) -> None:
+    (graph,) = read_graphs(sparse_file(name), name)
+    encodings = {each.weights.encoding for each in graph.computing if each.weights}
+    assert "csr_densify" in encodings
+    best = {
+        decide(each, LITERT, "arm").encoding for each in graph.computing if each.kind != "FULLY_CONNECTED"
+    }
+    assert best == {"dense"}
+    assert "csr_densify" in {decide(each, LITERT, "x86").encoding for each in graph.computing}
+
+
+@pytest.mark.parametrize(("nonzeros", "sparse"), [(21, True), (22, False)])
+def test_a_cluster_needs_more_than_two_thirds_of_zeros(nonzeros: int, sparse: bool) -> None:
+    model = read_model(dense_file("base"), "base")
+    graph = model.subgraphs[0]
+    for tensor in graph.tensors:
+        if tuple(tensor.shape) == (8, 1, 1, 8):
+            values = np.zeros(64, np.float32)
+            values[:nonzeros] = 1
+            model.buffers[tensor.buffer].data = values.view(np.uint8)
+    found = [
+        decide(each, TFLITE, "arm-fp16")
+        for each in view(model, graph).computing
+        if each.weights and each.weights.shape == (8, 1, 1, 8)
+    ]
+    assert len(found) == 2
+    assert {each.encoding for each in found} == {"csr_densify"}
+    assert {each.outcome for each in found} == {"runs sparse" if sparse else "stored sparse for size only"}
+    assert sparse or all("more than 2/3" in each.reason for each in found)
+
+
+def test_a_dense_matrix_after_the_mean_counts_unless_it_is_read_directly() -> None:
+    (graph,) = read_graphs(sparse_file("base"), "base")
+    assert any(each.kind == "FULLY_CONNECTED" for each in graph.computing)
+    found = decide(graph.computing[3], LITERT, "arm")
+    assert found.encoding == "csr_densify"
+    assert found.outcome == "runs sparse"
+
+
+def test_what_make_sparse_writes_runs() -> None:
+    content, _ = make_sparse(matrix_file(pruned(), at="dense"))
+    assert as_stored(content).outcome == "runs sparse"
+
+
+def test_sizes_of_convolutions_count_rows_of_channels() -> None:
+    values = np.zeros((4, 3, 3, 300), np.float16)
+    values[0, 0, 0, :10] = 1
+    weights = Weights("w", values.shape, "float16", "dense", 10, values)
+    assert stored_bytes(weights, "dense") == values.nbytes
+    assert stored_bytes(weights, "csr_densify") == 10 * (2 + 1) + 37
+
+
+@pytest.mark.parametrize("file", runtimes.names())
+def test_the_contract_of_a_runtime(file: str) -> None:
+    runtime: Runtime = importlib.import_module(f"pipeline.sparse_tflite.runtimes.{file}").RUNTIME
+    assert file == f"{runtime.name}-{runtime.release}".replace("-", "_").replace(".", "_")
+    assert runtimes.load(runtime.name) is runtime
+    operators = {name for name in vars(schema().BuiltinOperator) if not name.startswith("_")}
+    named = set(runtime.versions) | runtime.xnnpack.delegated | runtime.xnnpack.fitness.unary
+    assert named <= operators
+    assert runtime.xnnpack.delegated <= set(runtime.versions)
+    assert all(1 <= first <= last for first, last in runtime.versions.values())
+    assert set(runtime.break_even) <= {(core, encoding) for core in CORES for encoding in get_args(Encoding)}
+    asked = [(name, each.precision, each.encoding) for each in runtime.storage for name in each.operators]
+    assert len(asked) == len(set(asked))
+    assert all(each.words for each in runtime.storage if each.fate != "densified")
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES, ids=lambda runtime: runtime.name)
+def test_every_runtime_that_a_device_may_get_has_rules_of_its_release(runtime: Any) -> None:
+    assert runtime.requirements[0].startswith(f"{runtime.name}=={runtimes.load(runtime.name).release}.")
+
+
+def test_an_unknown_runtime_is_told() -> None:
+    with pytest.raises(ValueError, match="known: ai-edge-litert, tflite-runtime"):
+        runtimes.load("litert")
+
+
+def test_graphs_are_compared_by_identity() -> None:
+    first, second = (read_graphs(sparse_file("base"), "base")[0] for _ in range(2))
+    assert isinstance(first, Graph)
+    assert first != second
