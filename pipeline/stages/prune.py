@@ -66,7 +66,12 @@ class Options(BaseModel):
 def options(plan: PlanBase) -> Options:
     """The part of the plan that this stage sees: of its section nothing when nothing is pruned."""
     if not plan.prune.prunes:
-        return Options(method=plan.prune.method, method_options=plan.prune.options, metric=plan.metric.source)
+        return Options(
+            method=plan.prune.method,
+            method_options=plan.prune.options,
+            metric=plan.metric.source,
+            output=plan.metric.output,
+        )
     tuning = plan.prune.fine_tune if plan.prune.fine_tune.epochs else None
     return Options(
         method=plan.prune.method,
@@ -196,9 +201,9 @@ def _leave_whole(
         outputs, parameters, decisions = given.predict(dataset.x_test), given.parameters, []
     else:
         model = load_model(inputs["model"], inputs.get("source"))
-        outputs, parameters = np.asarray(model.predict(dataset.x_test, verbose=0)), int(model.count_params())
+        outputs, parameters = answers(model, dataset.x_test), int(model.count_params())
         decisions = [decision.model_dump() for decision in left_whole(model)]
-    metric = metrics.evaluate(options.metric, inputs.get("metric"), dataset.y_test, outputs)
+    metric = metrics.evaluate(options.metric, inputs.get("metric"), dataset.y_test, outputs, options.output)
     say(f"nothing is pruned; {options.metric} {metric:.4f}")
     report: dict[str, Any] = {"decisions": decisions}
     report |= dict.fromkeys(("metric_before", "metric_pruned", "metric_after"), metric)
