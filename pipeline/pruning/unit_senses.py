@@ -18,6 +18,9 @@ from pipeline.pruning.keras_network import KerasNetwork, why_not_linearised
 from pipeline.pruning.surgery.cut import Anatomy
 from pipeline.pruning.surgery.groups import Consumer
 
+# 1 MiB of float32 for the inputs of a batch; what layers make of them may be many times that.
+_BATCH_ELEMENTS, _MOST_BATCH = 1 << 18, 1024
+
 
 class CalibrationSenses:
     """The `Senses` of a model as trained, each computed when it is asked for."""
@@ -45,7 +48,8 @@ class CalibrationSenses:
     @functools.cached_property
     def _sensitivities(self) -> Mapping[str, NDArray[np.float64]]:
         assert self._calibration is not None
-        return sensitivity(self._trained.model, list(self._layers), self._calibration)
+        batch = min(_MOST_BATCH, max(1, _BATCH_ELEMENTS // max(1, self._calibration[0].size)))
+        return sensitivity(self._trained.model, list(self._layers), self._calibration, batch)
 
     def curvatures(self, layer: str) -> Curvatures | None:
         if self._calibration is None or why_not_linearised(self._trained.nodes[layer]) is not None:
