@@ -97,6 +97,12 @@ def at_key(key: str, values: Mapping[str, Value]) -> Value | dict[str, Value] | 
     return {name.removeprefix(start): each for name, each in values.items() if name.startswith(start)} or None
 
 
+def fitting_batch(samples: Samples, elements: int = 1 << 20, most: int = 1024) -> int:
+    """How many samples, at least one, hold no more than `elements` numbers at any input; layers make many times that."""
+    size = max(int(np.prod(array.shape[1:])) for array in by_name(samples).values())
+    return min(most, max(1, elements // max(1, size)))
+
+
 def shapes(samples: Samples) -> dict[str, tuple[int, ...]]:
     """The shape of one sample, by name."""
     return {name: array.shape[1:] for name, array in by_name(samples).items()}

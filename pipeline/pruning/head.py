@@ -119,12 +119,14 @@ class _Step:
         root = np.eye(at.shape[1], dtype=at.dtype)[None] if root is None else root
         # By the outputs themselves, of which a share 1/T is measured.
         self.root = root / head.temperature
+        self.curvature = np.matmul(self.root, self.root.transpose(0, 2, 1))
+        self.appended = [_appended(x) for x in self.inputs]
         pull = distances.gradient(head.kind, at, target) / head.temperature
         self.gradient = self._gathered(self._backward(pull))
         curvatures = self._curvatures()
-        moments = [_appended(x).T @ _appended(x) / len(x) for x in self.inputs]
+        moments = [x.T @ x / len(x) for x in self.appended]
         self.eigen = [np.linalg.eigh(moment.astype(np.float64)) for moment in moments]
-        self.curvatures = [each.astype(np.float64) for each in curvatures]
+        self.curvatures = curvatures
         diagonals = [np.outer(np.diag(m), c) for m, c in zip(moments, curvatures, strict=True)]
         self.scale = float(np.mean(self._gathered(diagonals))) or 1.0
 
@@ -133,7 +135,7 @@ class _Step:
 
         def product(vector: Array) -> Array:
             pushed = self._forward(self._scattered(vector))
-            curved = np.matmul(self.root, np.matmul(self.root.transpose(0, 2, 1), pushed[..., None]))[..., 0]
+            curved = np.einsum("nop,np->no", self.curvature, pushed)
             return self._gathered(self._backward(curved)) + strength * vector
 
         def precondition(residual: Array) -> Array:
@@ -150,18 +152,18 @@ class _Step:
 
     def _forward(self, direction: Sequence[Array]) -> Array:
         """How the outputs move with the weights, (n, o)."""
-        moved = _affine(self.inputs[0], direction[0])
+        moved: Array = self.appended[0] @ direction[0]
         for x, slope, weight, part in zip(
-            self.inputs[1:], self.slopes, self.weights[1:], direction[1:], strict=True
+            self.appended[1:], self.slopes, self.weights[1:], direction[1:], strict=True
         ):
-            moved = (moved * slope) @ weight[:-1] + _affine(x, part)
+            moved = (moved * slope) @ weight[:-1] + x @ part
         return moved
 
     def _backward(self, pull: Array) -> list[Array]:
         """The mean over the samples of J^T times the pulls at their outputs (n, o)."""
         found: list[Array] = []
         for level in reversed(range(len(self.weights))):
-            found.insert(0, _appended(self.inputs[level]).T @ pull / len(pull))
+            found.insert(0, self.appended[level].T @ pull / len(pull))
             if level:
                 pull = (pull @ self.weights[level][:-1].T) * self.slopes[level - 1]
         return found

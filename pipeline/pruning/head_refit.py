@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.models import graph
 from pipeline.models.graph import Graph, Node
-from pipeline.models.samples import Samples, by_name
+from pipeline.models.samples import Samples, fitting_batch
 from pipeline.pruning import head
 from pipeline.pruning.distance import Distance
 from pipeline.pruning.head import ACTIVATIONS, Head
@@ -18,8 +18,6 @@ from pipeline.pruning.head import ACTIVATIONS, Head
 Array = NDArray[Any]
 
 _LINKS: Mapping[str, Distance] = {"softmax": "softmax", "sigmoid": "sigmoid", "linear": "squared"}
-# 4 MiB of float32 for the inputs of a batch; what layers make of them may be many times that.
-_BATCH_ELEMENTS, _MOST_BATCH = 1 << 20, 1024
 
 
 def refit_head(
@@ -104,9 +102,7 @@ def _activation(node: Node) -> str:
 
 
 def _entering(wired: Graph, name: str, samples: Samples) -> Array:
-    size = max(array[0].size for array in by_name(samples).values())
-    batch = min(_MOST_BATCH, max(1, _BATCH_ELEMENTS // max(1, size)))
-    found = np.concatenate(list(wired.inputs(name, samples, batch)))
+    found = np.concatenate(list(wired.inputs(name, samples, fitting_batch(samples))))
     if not np.isfinite(found).all():
         raise ValueError("expected finite activations on the samples, received NaN or infinity")
     return found

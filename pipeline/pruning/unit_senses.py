@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.models.graph import Graph
 from pipeline.models.sample_gradients import Objective, sample_gradients
-from pipeline.models.samples import Samples
+from pipeline.models.samples import Samples, fitting_batch
 from pipeline.models.sensitivity import sensitivity
 from pipeline.pruning.calibration import Moments
 from pipeline.pruning.importance import Curvatures
@@ -46,7 +46,8 @@ class CalibrationSenses:
     @functools.cached_property
     def _sensitivities(self) -> Mapping[str, NDArray[np.float64]]:
         assert self._calibration is not None
-        return sensitivity(self._trained.model, list(self._layers), self._calibration)
+        batch = fitting_batch(self._calibration, elements=1 << 18)
+        return sensitivity(self._trained.model, list(self._layers), self._calibration, batch)
 
     def curvatures(self, layer: str) -> Curvatures | None:
         if self._calibration is None or why_not_linearised(self._trained.nodes[layer]) is not None:
