@@ -163,6 +163,28 @@ def lint(
 
 
 @app.command()
+def rewrite(
+    model: Annotated[Path, typer.Argument(help="A float32 .tflite model of batch 1.")],
+    out: Out,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="A rewrite by its name; may be repeated. All if not given."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring a .tflite model inside the rules of sparse inference, with the same answers."""
+    from pipeline.sparse_tflite import rewrites
+
+    report = commands.rewrite(model, out, only or [], Progress())
+    lines = [f"{rewrites.load(name).SENTENCE}: {count}" for name, count in report["rewrites"].items()]
+    difference = f"{report['agreement']['greatest_difference']:.2g} of the greatest output"
+    written = (
+        f"{report['bytes']:,} bytes written to {out}; its answers differ by {difference} on this machine"
+    )
+    show(report, as_json, *lines, written)
+
+
+@app.command()
 def measure(
     model: Annotated[Path, typer.Argument(help="A float32 .tflite model of batch 1.")],
     target: Target = "local",

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline import atomic, deployment, engine, locate
 from pipeline.artifacts import Artifact, Store, file_digest
-from pipeline.errors import UserError
+from pipeline.errors import Disagreement, UserError
 from pipeline.measurement import validity
 from pipeline.measurement.statistics import summarise
 from pipeline.models.data import store_samples
@@ -22,7 +22,7 @@ from pipeline.models.samples import Samples, at_key, of_names
 from pipeline.plan import MeasureSection, PlanBase, plan_model
 from pipeline.progress import Progress
 from pipeline.result import Result
-from pipeline.sparse_tflite import runtimes
+from pipeline.sparse_tflite import rewrites, runtimes
 from pipeline.sparse_tflite.lint import LintReport
 from pipeline.sparse_tflite.lint import lint as lint_file
 from pipeline.sparse_tflite.signature import check_batch_one, read_signature
@@ -166,6 +166,30 @@ def lint(model: Path, target: str, runtime: str, core: str) -> LintReport:
     if problems:
         raise UserError(*problems)
     return lint_file(content, str(model), rules, cast(Core, kind))
+
+
+def rewrite(model: Path, out: Path, only: Sequence[str], progress: Progress) -> dict[str, Any]:
+    """Write `out`, the model with exact rewrites; compared with the model on random inputs. Returns what was done."""
+    from pipeline.measurement.agreement import compare
+    from pipeline.sparse_tflite.keras_conversion import outputs_on_host
+
+    _check_ending(out, ".tflite")
+    content = _read_tflite(model)
+    rewritten, done = rewrites.rewrite(content, only or None, str(model))
+    with progress.step("compare"):
+        samples = random_inputs(one_float_input(read_signature(content, str(model)), str(model)).shape[1:])
+        agreement = compare(outputs_on_host(content, samples), outputs_on_host(rewritten, samples))
+    if not agreement.agrees:
+        raise Disagreement(
+            "rewrite: nothing was written: on this machine the model answers otherwise than before"
+        )
+    atomic.write(out, rewritten)
+    return {
+        "rewrites": done,
+        "bytes_before": len(content),
+        "bytes": len(rewritten),
+        "agreement": agreement.model_dump(),
+    }
 
 
 def runtime_of(name: str, target: TargetBase) -> str:

@@ -13,10 +13,10 @@ WIDTH = 8
 SIZE = 16
 
 
-def pointwise(tensor: Any, activation: str | None = "relu") -> Any:
+def pointwise(tensor: Any, activation: str | None = "relu", width: int = WIDTH) -> Any:
     import keras
 
-    return keras.layers.Conv2D(WIDTH, 1, activation=activation)(tensor)
+    return keras.layers.Conv2D(width, 1, activation=activation)(tensor)
 
 
 def depthwise(tensor: Any, kernel: int = 3, strides: int = 1, padding: Any = "same") -> Any:
@@ -68,6 +68,8 @@ def middles() -> dict[str, Callable[[Any], Any]]:
         "stride 2, padding 0 and 1": block(strides=2, padding=((0, 1), (0, 1))),
         "max pool": lambda tensor: pointwise(layers.MaxPooling2D(2)(tensor)),
         "average pool": lambda tensor: pointwise(layers.AveragePooling2D(2)(tensor)),
+        # Wide, so that the stem's weights, which are not pruned, are few.
+        "like MobileNet": lambda tensor: pointwise(pointwise(depthwise(tensor, strides=2), width=8 * WIDTH)),
         "inner 3x3": lambda tensor: layers.Conv2D(WIDTH, 3, padding="same", activation="relu")(tensor),
     }
 
@@ -79,14 +81,18 @@ def network(name: str, batch: int | None = 1) -> Any:
     keras.utils.set_random_seed(0)
     layers = keras.layers
     image = keras.Input((SIZE, SIZE, 1 if name == "1 channel" else 3), batch_size=batch)
-    begins = {"stem same": {"padding": "same"}, "stem stride 1": {"strides": 1}}
+    begins = {
+        "stem same": {"padding": "same"},
+        "like MobileNet": {"padding": "same"},
+        "stem stride 1": {"strides": 1},
+    }
     tensor = middle = middles().get(name, lambda tensor: tensor)(block()(stem(image, **begins.get(name, {}))))
     tensor = block()(tensor)
     if name == "max tail":
         tensor = layers.GlobalMaxPooling2D()(tensor)
     elif name == "average pool tail":
         tensor = layers.Flatten()(layers.AveragePooling2D(tensor.shape[1])(tensor))
-    elif name == "convolution after the mean":
+    elif name in ("convolution after the mean", "like MobileNet"):
         mean = layers.GlobalAveragePooling2D(keepdims=True)(tensor)
         tensor = layers.Flatten()(layers.Conv2D(4, 1)(mean))
     elif name == "flatten after the mean":

@@ -189,7 +189,7 @@ def test_what_make_sparse_writes_runs() -> None:
 def test_sizes_of_convolutions_count_rows_of_channels() -> None:
     values = np.zeros((4, 3, 3, 300), np.float16)
     values[0, 0, 0, :10] = 1
-    weights = Weights("w", values.shape, "float16", "dense", 10, values)
+    weights = Weights(0, "w", values.shape, "float16", "dense", 10, values)
     assert stored_bytes(weights, "dense") == values.nbytes
     assert stored_bytes(weights, "csr_densify") == 10 * (2 + 1) + 37
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pipeline.sparse_tflite.fitness import Fitness, FitnessRules, Role, fitness
+from pipeline.sparse_tflite.fitness import EXACTLY, Fitness, FitnessRules, Role, fitness
 from pipeline.sparse_tflite.operators import Graph, Operator, Tensor
 
 # Sparse inference needs more zeros than two thirds of a cluster's weights in 1x1 convolutions.
@@ -213,7 +213,7 @@ class _Partition:
         if node.operator.kind != "CONV_2D" or self.rules.convolution_ends:
             return None
         told = f"{node.operator.title} ends a cluster as a 1x1 convolution after the mean"
-        return Mislaid(told, "use Dense after GlobalAveragePooling2D without keepdims", loads=False)
+        return Mislaid(told, MEAN_THEN_DENSE, loads=False)
 
     def _why_not(self, node: _Node) -> tuple[str, str]:
         leader = self.nodes[node.leader]
@@ -231,6 +231,7 @@ class _Partition:
         return NO_TAIL
 
 
+MEAN_THEN_DENSE = f"use Dense after GlobalAveragePooling2D without keepdims{EXACTLY}"
 BEGIN = "begin with a 3x3 convolution of stride 2 on 3 channels: ZeroPadding2D(1), then padding='valid'"
 TWICE = "a value of the cluster is read twice by one operator"
 NO_TAIL = ("the cluster has no end: no mean over height and width", "end with GlobalAveragePooling2D")

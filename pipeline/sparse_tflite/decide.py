@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,6 +46,19 @@ def decide(operator: Operator, runtime: Runtime, core: Core, encoding: Encoding 
     if encoding is not None:
         return gate or _judge(operator, runtime, core, encoding)
     return gate or _best(operator, runtime, core)
+
+
+def choose(graphs: Sequence[Graph], runtime: Runtime, core: Core) -> dict[tuple[int, int], Decision]:
+    """The best for every operator with weights, by subgraph and by the tensor that its weights are stored in.
+
+    A tensor that several operators read is stored as the first of them in the file has it.
+    """
+    found: dict[tuple[int, int], Decision] = {}
+    for at, graph in enumerate(graphs):
+        for operator in graph.operators:
+            if operator.weights is not None:
+                found.setdefault((at, operator.weights.number), decide(operator, runtime, core))
+    return found
 
 
 def missing_version(operator: Operator, runtime: Runtime) -> Decision | None:

@@ -13,6 +13,8 @@ from pipeline.sparse_tflite.operators import Graph, Operator, Tensor
 from pipeline.sparse_tflite.schema import schema
 
 STEM = "use ZeroPadding2D(1) and padding='valid' in the stem"
+# Of an even image there is an exact rewrite.
+EXACTLY = "; or, with the same answers: `edgepipe rewrite`"
 PADDED = "use ZeroPadding2D({}) and padding='valid'"
 SEPARABLE = "use a depthwise convolution and a 1x1 convolution in its place"
 INSTEAD = {
@@ -131,7 +133,8 @@ def _convolution(operator: Operator, padding: Padding | None) -> Fitness:
     if kernel == (3, 3) and strides == (2, 2) and channels == 3:
         if padding == (1, 1, 1, 1):
             return Fitness(Role.HEAD)
-        return _none(operator, f"{words}, {_padded(padding)} where 1 on every side begins a cluster", STEM)
+        there = f"{words}, {_padded(padding)} where 1 on every side begins a cluster"
+        return _none(operator, there, STEM + _exactly(source, padding))
     begins = "3x3 of stride 2 on 3 channels begins a cluster, 1x1 is inside"
     return _none(operator, f"{words} of stride {max(strides)} on {channels} channels; {begins}", SEPARABLE)
 
@@ -151,8 +154,14 @@ def _depthwise(operator: Operator, padding: Padding | None) -> Fitness:
     wanted = kernel[0] // 2
     if padding != (wanted,) * 4:
         there = f"{words}, {_padded(padding)} where {wanted} on every side is inside"
-        return _none(operator, there, PADDED.format(wanted))
+        exactly = _exactly(operator.source, padding) if kernel == (3, 3) else ""
+        return _none(operator, there, PADDED.format(wanted) + exactly)
     return Fitness(Role.INSIDE)
+
+
+def _exactly(image: Tensor | None, padding: Padding | None) -> str:
+    even = image is not None and len(image.shape) == 4 and image.shape[1] % 2 == image.shape[2] % 2 == 0
+    return EXACTLY if even and padding is None else ""
 
 
 def _padded(padding: Padding | None) -> str:

@@ -88,6 +88,7 @@ def _advice(found: Decision, best: Decision) -> tuple[str, str]:
     if found.outcome in BAD or found.outcome == "runs sparse":
         return found.reason, found.remedy
     if best.outcome == "runs sparse":
-        return found.reason, f"`edgepipe convert`: stored as {best.encoding} it would run sparse"
+        stored = f"stored as {best.encoding}" if best.encoding != found.encoding else "with the others sparse"
+        return found.reason, f"`edgepipe convert`: {stored} it would run sparse"
     # What stands in the way of the best encoding says more than that the file does not use it.
     return best.reason, best.remedy

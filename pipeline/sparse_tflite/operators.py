@@ -52,9 +52,11 @@ class Tensor:
 class Weights:
     """The weights of an operator; `values`, all of them, are None where they are stored in a way nobody here writes.
 
-    `nonzeros` counts values other than zero, of `size` in all; `dtype` is that of the stored values.
+    `number` is that of the tensor they are stored in, of type `dtype`; `nonzeros` counts values other than zero, of
+    `size` in all.
     """
 
+    number: int
     name: str
     shape: tuple[int, ...]
     dtype: str
@@ -238,7 +240,7 @@ def _weights(model: Any, subgraph: Any, writers: dict[int, Any], operator: Any, 
         values = values.astype(np.int16) - int(_list(tensor.quantization.zeroPoint)[0])
     count, encoding = int(np.count_nonzero(values)), _encoding(tensor, densified)
     whole = _expand(tensor, values, stored.shape) if tensor.sparsity else values.reshape(stored.shape)
-    return Weights(stored.name, stored.shape, stored.dtype, encoding, count, whole)
+    return Weights(number, stored.name, stored.shape, stored.dtype, encoding, count, whole)
 
 
 def _expand(tensor: Any, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:

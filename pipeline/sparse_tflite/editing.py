@@ -1,0 +1,145 @@
+"""Changes to a graph of a .tflite file: new constants, tensors and operators, and weights in another shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.sparse_tflite.operators import UNPACKING, kind_of
+from pipeline.sparse_tflite.schema import schema
+
+
+class Editor:
+    """Edits one subgraph (`SubGraphT`) of a model (`ModelT`) in place."""
+
+    def __init__(self, model: Any, graph: Any) -> None:
+        self.model, self.graph = model, graph
+
+    def kind(self, operator: Any) -> str:
+        """The operator's name."""
+        return kind_of(self.model, operator)[0]
+
+    def readers(self, tensor: int) -> int:
+        """How many read a tensor: operators, and the model's user."""
+        used = sum(list(operator.inputs).count(tensor) for operator in self.graph.operators)
+        return used + list(self.graph.outputs).count(tensor)
+
+    def writer(self, tensor: int) -> Any | None:
+        """The operator that writes a tensor; None for an input or a constant."""
+        found = (operator for operator in self.graph.operators if tensor in list(operator.outputs))
+        return next(found, None)
+
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        """A tensor's shape."""
+        shape = self.graph.tensors[tensor].shape
+        return () if shape is None else tuple(int(size) for size in shape)
+
+    def is_float(self, tensor: int) -> bool:
+        """Whether a tensor is float32 and no constant."""
+        found = self.graph.tensors[tensor]
+        return bool(found.type == schema().TensorType.FLOAT32) and not len(self._data(found))
+
+    def integers(self, tensor: int) -> list[int] | None:
+        """What an int32 constant holds; None for another tensor."""
+        found = self.graph.tensors[tensor]
+        if found.type != schema().TensorType.INT32 or not len(self._data(found)):
+            return None
+        return [int(each) for each in np.asarray(self._data(found), np.uint8).view("<i4")]
+
+    def own_weights(self, tensor: int) -> list[Any] | None:
+        """The tensors from what an operator reads to where the weights are stored, the stored one last.
+
+        None unless they are dense floats that nobody else uses.
+        """
+        chain = []
+        for _ in range(1 + len(UNPACKING)):
+            found, writer = self.graph.tensors[tensor], self.writer(tensor)
+            chain.append(found)
+            if self.readers(tensor) != 1 or found.sparsity is not None:
+                return None
+            if writer is None:
+                break
+            if self.kind(writer) != "DEQUANTIZE":
+                return None
+            tensor = int(writer.inputs[0])
+        stored, kinds = chain[-1], schema().TensorType
+        sharing = sum(
+            each.buffer == stored.buffer for graph in self.model.subgraphs for each in graph.tensors
+        )
+        floats = stored.type in (kinds.FLOAT32, kinds.FLOAT16)
+        return chain if floats and sharing == 1 and len(self._data(stored)) else None
+
+    def values(self, chain: list[Any]) -> np.ndarray:
+        """The values of `own_weights`, in their shape."""
+        stored = chain[-1]
+        dtype = "<f4" if stored.type == schema().TensorType.FLOAT32 else "<f2"
+        return np.asarray(self._data(stored), np.uint8).view(dtype).reshape(stored.shape)
+
+    def replace(self, chain: list[Any], values: np.ndarray) -> None:
+        """Give `own_weights` other values, of the same type, in their shape."""
+        self.model.buffers[chain[-1].buffer].data = np.ascontiguousarray(values).view(np.uint8).ravel()
+        for tensor in chain:
+            tensor.shape = list(values.shape)
+
+    def constant(self, name: str, values: np.ndarray) -> int:
+        """A new constant, float32 or int32; its number."""
+        buffer = schema().BufferT()
+        buffer.data = np.ascontiguousarray(values).view(np.uint8).ravel()
+        self.model.buffers.append(buffer)
+        return self._tensor(name, values.shape, values.dtype.name, len(self.model.buffers) - 1, None)
+
+    def like(self, tensor: int, name: str, shape: tuple[int, ...]) -> int:
+        """A new float32 tensor of `shape`, its batch as open as that of another; its number."""
+        signature = self.graph.tensors[tensor].shapeSignature
+        has = signature is not None and len(signature) > 0 and int(signature[0]) < 0
+        return self._tensor(name, shape, "float32", 0, [-1, *shape[1:]] if has else None)
+
+    def _tensor(
+        self, name: str, shape: tuple[int, ...], dtype: str, buffer: int, signature: list[int] | None
+    ) -> int:
+        tensor = schema().TensorT()
+        tensor.name, tensor.shape, tensor.buffer = name.encode(), list(shape), buffer
+        tensor.type, tensor.shapeSignature = getattr(schema().TensorType, dtype.upper()), signature
+        tensor.hasRank = True
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def operator(
+        self, kind: str, inputs: list[int], output: int, before: Any, version: int = 1, **options: Any
+    ) -> Any:
+        """A new operator with its `options`, run before another one."""
+        operator, titles = schema().OperatorT(), OPTIONS[kind]
+        operator.opcodeIndex = self.code(kind, version)
+        operator.inputs, operator.outputs = inputs, [output]
+        operator.builtinOptionsType = getattr(schema().BuiltinOptions, titles)
+        operator.builtinOptions = getattr(schema(), f"{titles}T")()
+        for key, value in options.items():
+            setattr(operator.builtinOptions, key, value)
+        self.graph.operators.insert(self.graph.operators.index(before), operator)
+        return operator
+
+    def code(self, kind: str, version: int) -> int:
+        """The index of an operator's code, added where the model has none."""
+        number = getattr(schema().BuiltinOperator, kind)
+        for at, code in enumerate(self.model.operatorCodes):
+            same = max(code.builtinCode, code.deprecatedBuiltinCode) == number
+            if same and code.version == version:
+                return at
+        code = schema().OperatorCodeT()
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), version
+        self.model.operatorCodes.append(code)
+        return len(self.model.operatorCodes) - 1
+
+    def _data(self, tensor: Any) -> Any:
+        data = self.model.buffers[tensor.buffer].data
+        return () if data is None else data
+
+
+OPTIONS = {
+    "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
+    "PAD": "PadOptions",
+    "RESHAPE": "ReshapeOptions",
+}
