@@ -18,7 +18,7 @@ from pipeline.measurement import validity
 from pipeline.measurement.statistics import summarise
 from pipeline.models.data import store_samples
 from pipeline.models.load import parse_source
-from pipeline.models.samples import Samples, at_key, of_names
+from pipeline.models.samples import Samples, at_key, by_name, of_names
 from pipeline.plan import MeasureSection, PlanBase, plan_model
 from pipeline.progress import Progress
 from pipeline.result import Result
@@ -170,15 +170,16 @@ def lint(model: Path, target: str, runtime: str, core: str) -> LintReport:
 
 def rewrite(model: Path, out: Path, only: Sequence[str], progress: Progress) -> dict[str, Any]:
     """Write `out`, the model with exact rewrites; compared with the model on random inputs. Returns what was done."""
-    from pipeline.measurement.agreement import compare
+    from pipeline.measurement.agreement import compare_all
     from pipeline.sparse_tflite.keras_conversion import outputs_on_host
 
     _check_ending(out, ".tflite")
     content = _read_tflite(model)
     rewritten, done = rewrites.rewrite(content, only or None, str(model))
     with progress.step("compare"):
-        samples = random_inputs(one_float_input(read_signature(content, str(model)), str(model)).shape[1:])
-        agreement = compare(outputs_on_host(content, samples), outputs_on_host(rewritten, samples))
+        samples = random_inputs(content, str(model))
+        answers = [by_name(outputs_on_host(each, samples)) for each in (content, rewritten)]
+        agreement = compare_all(*answers)
     if not agreement.agrees:
         raise Disagreement(
             "rewrite: nothing was written: on this machine the model answers otherwise than before"

@@ -98,7 +98,7 @@ def at_key(key: str, values: Mapping[str, Value]) -> Value | dict[str, Value] | 
 
 
 def fitting_batch(samples: Samples, elements: int = 1 << 20, most: int = 1024) -> int:
-    """How many samples, at least one, hold no more than `elements` numbers at any input; layers make many times that."""
+    """How many samples, at least one, hold no more than `elements` numbers at any input."""
     size = max(int(np.prod(array.shape[1:])) for array in by_name(samples).values())
     return min(most, max(1, elements // max(1, size)))
 
