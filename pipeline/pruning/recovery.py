@@ -26,12 +26,14 @@ def fine_tune(
     seed: int,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
     *,
+    decay: bool = False,
     gradual: bool = False,
     distillation: Distillation | None = None,
 ) -> None:
     """Train `model` with Adam; after every step its kernels are zero where their masks are False.
 
-    `masks` are by layer name, of the kernel's shape; biases, normalisation and layers without a mask are free.
+    `masks` are by layer name, of the kernel's shape; biases, normalisation and layers without a mask are free. With
+    `decay` the learning rate falls to zero along a cosine (Loshchilov & Hutter 2017, equation 5, without restarts).
     `gradual` takes from the masks only how many weights of each layer are to go: none at first, and in the end as
     many, in each layer those of the smallest magnitude by then. `distillation` adds the dense model's answers to
     what is learnt. `on_epoch` gets the epoch, from 0, and its mean loss. Seeds Python's, numpy's and Keras' global
@@ -59,12 +61,14 @@ def fine_tune(
         kernel.constraint = _holding(mask, kernel.constraint)
         kernel.assign(kernel.constraint(kernel))
     callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=report)]
+    steps = epochs * -(-len(x) // batch_size)
     if gradual:
         removed = {name: mask.size - int(np.count_nonzero(mask)) for name, mask in masks.items()}
-        course = Gradual(epochs * -(-len(x) // batch_size), removed)
+        course = Gradual(steps, removed)
         callbacks.append(_removing(trained, held, course))
     learner, targets, losses = _with_distillation(trained, y, loss, distillation)
-    learner.compile(optimizer=keras.optimizers.Adam(learning_rate), **losses)
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps) if decay else learning_rate
+    learner.compile(optimizer=keras.optimizers.Adam(rate), **losses)
     learner.fit(x, targets, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=callbacks)
     model.set_weights(trained.get_weights())
 

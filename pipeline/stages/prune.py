@@ -223,6 +223,7 @@ def _fine_tune(
             on_epoch=lambda epoch, loss: say(
                 f"fine-tuning, epoch {epoch + 1} of {fit.epochs}, loss {loss:.4f}"
             ),
+            decay=fit.decay == "cosine",
             gradual=gradual,
             distillation=distillation,
         )
