@@ -109,6 +109,7 @@ class Recoverer:
                 on_epoch=lambda epoch, loss: say(
                     f"fine-tuning, epoch {epoch + 1} of {fit.epochs}, loss {loss:.4f}"
                 ),
+                decay=fit.decay == "cosine",
                 gradual=fit.schedule == "gradual",
                 distillation=distillation,
             )
