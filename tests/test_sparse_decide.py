@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.sparse_tflite import runtimes
 from pipeline.sparse_tflite.decide import BAD, Decision, decide, missing_version, stored_bytes
-from pipeline.sparse_tflite.encoding import encode
+from pipeline.sparse_tflite.encode import stored_as
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.fully_connected import make_sparse
 from pipeline.sparse_tflite.operators import Encoding, Graph, Operator, Weights, read_graphs, view
@@ -69,7 +69,8 @@ def test_blocks_in_other_precisions(
     runtime: Runtime, kinds: tuple[str, str], block: int, outcome: str
 ) -> None:
     kind = np.float16 if kinds == HALVES else np.int8
-    assert as_stored(blocked(pruned(kind), block, kinds=kinds, version=8), runtime).outcome == outcome
+    matrix = np.repeat(pruned(kind, shape=(64, 64 // block)), block, axis=1)
+    assert as_stored(blocked(matrix, block, kinds=kinds, version=8), runtime).outcome == outcome
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_what_is_best_is_the_smallest_and_sizes_are_exact(share: float) -> None:
     matrix = pruned(share=share, shape=(40, 300))
     operator = only(matrix_file(matrix, at="dense"))
     best = decide(operator, LITERT, "arm")
-    layouts = {"fc_unstructured": encode(matrix, 1).nbytes, "fc_1x4": encode(matrix, 4).nbytes}
+    layouts = {name: stored_as(matrix, name).nbytes for name in ("fc_unstructured", "fc_1x4")}
     assert operator.weights is not None
     assert {name: stored_bytes(operator.weights, name) for name in layouts} == layouts  # type: ignore[arg-type]
     sizes = layouts | {"dense": matrix.nbytes}

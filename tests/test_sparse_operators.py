@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.sparse_tflite.encoding import encode
+from pipeline.sparse_tflite.encode import encode
 from pipeline.sparse_tflite.flatbuffer import read_model
-from pipeline.sparse_tflite.fully_connected import _store
 from pipeline.sparse_tflite.operators import read_graphs, view
 from tests.sparse_networks import dense_file, network, sparse_file, tensorflow_file
 from tests.tflite_files import matrix_file
@@ -48,15 +47,15 @@ def test_weights_are_the_same_however_they_are_stored() -> None:
         np.testing.assert_array_equal(first.weights.values.astype(np.float16), third.weights.values)
 
 
-@pytest.mark.parametrize("block", [1, 4])
-def test_direct_weights_are_read_back(block: int) -> None:
+@pytest.mark.parametrize("encoding", ["fc_unstructured", "fc_1x4", "csr_densify"])
+def test_sparse_weights_are_read_back(encoding: str) -> None:
     matrix = np.zeros((6, 12), np.float32)
     matrix[1, 4:8], matrix[5, ::4] = 1, 2
-    model = read_model(matrix_file(matrix), "matrix")
-    _store(model, model.subgraphs[0].tensors[1], encode(matrix, block))
-    (operator,) = view(model, model.subgraphs[0]).operators
+    model = read_model(matrix_file(matrix, at="dense"), "matrix")
+    encode(model, {(0, 1): encoding})
+    (operator,) = view(model, model.subgraphs[0]).computing
     assert operator.weights is not None
-    assert operator.weights.encoding == ("fc_unstructured" if block == 1 else "fc_1x4")
+    assert operator.weights.encoding == encoding
     np.testing.assert_array_equal(operator.weights.values, matrix)
 
 

@@ -154,9 +154,9 @@ def _best(operator: Operator, runtime: Runtime, core: Core) -> Decision:
         details = f": {found.reason}" if number == operator.number else ""
         told = f"with any weight behind DENSIFY, {fault}{details}"
         return Decision("dense", "runs dense", told, found.remedy)
-    dense, sparse = (stored_bytes(weights, encoding) for encoding in ("dense", "csr_densify"))
-    if dense is None or sparse is None or sparse >= dense:
-        larger = f"sparse storage would take {sparse or 0:,} bytes, dense takes {dense or 0:,}"
+    dense, sparse = (stored_bytes(weights, encoding) or 0 for encoding in ("dense", "csr_densify"))
+    if sparse >= dense:
+        larger = f"sparse storage would take {sparse:,} bytes, dense takes {dense:,}"
         return _dense(operator, runtime, core, clusters, larger)
     return _densified(operator, runtime, core, clusters)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.sparse_tflite.encoding import Layout, Level, SparseTensor, decode
 from pipeline.sparse_tflite.flatbuffer import damage_is_told, read_model
 from pipeline.sparse_tflite.schema import schema
 
@@ -23,8 +23,8 @@ UNPACKING = ("DENSIFY", "DEQUANTIZE")
 DTYPES = {"float32": "<f4", "float16": "<f2", "int8": "i1", "uint8": "u1", "int16": "<i2", "int32": "<i4"}
 # Bytes of the largest constant that is told by its integers: the paddings of eight axes.
 SMALL = 64
-# The most weights that a stored byte may stand for.
-MOST_ZEROS = 10_000
+# The most weights that a stored byte may stand for: a shape that lies must not cost memory.
+MOST_ZEROS = 64
 
 
 @dataclass(frozen=True)
@@ -244,22 +244,26 @@ def _weights(model: Any, subgraph: Any, writers: dict[int, Any], operator: Any, 
 
 
 def _expand(tensor: Any, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Sparse values in their places: rows of the last axis, each a run of `arraySegments`; None for another layout."""
+    """Sparse values in their places; None for more than the file can pay for, or several blocked dimensions."""
     sparsity, rank = tensor.sparsity, len(shape)
-    last = sparsity.dimMetadata[rank - 1] if rank else None
-    plain = list(sparsity.traversalOrder) == list(range(len(sparsity.dimMetadata)))
-    if last is None or last.arraySegments is None or last.arrayIndices is None or not plain:
+    order, blocks = _numbers(sparsity.traversalOrder), _numbers(sparsity.blockMap)
+    metadata = _list(sparsity.dimMetadata)
+    if len(order) != len(metadata) or order[rank:] != [rank] * len(blocks) or len(blocks) > 1:
         return None
-    segments, indices = (
-        np.asarray(each.values, np.int64) for each in (last.arraySegments, last.arrayIndices)
-    )
-    rows, width = int(np.prod(shape[:-1], dtype=np.int64)), values.size // max(indices.size, 1)
-    # A shape that lies must not cost memory.
-    if rows + 1 != segments.size or not width or rows * shape[-1] > MOST_ZEROS * max(values.nbytes, SMALL):
+    levels = tuple(_level(each) for each in metadata[:rank])
+    stored = values.nbytes + sum(each.segments.size + each.indices.size for each in levels if each)
+    if np.prod(shape, dtype=np.int64) > MOST_ZEROS * (stored + SMALL):
         return None
-    found = np.zeros((rows, shape[-1] // width, width), values.dtype)
-    found[np.repeat(np.arange(rows), np.diff(segments)), indices] = values.reshape(-1, width)
-    return found.reshape(shape)
+    block = (blocks[0], int(metadata[rank].denseSize)) if blocks else None
+    layout = Layout(tuple(order[:rank]), tuple(each is not None for each in levels), block)
+    return decode(SparseTensor(shape, layout, values, levels))
+
+
+def _level(metadata: Any) -> Level | None:
+    if metadata.format != schema().DimensionType.SPARSE_CSR:
+        return None
+    segments, indices = (np.asarray(each.values) for each in (metadata.arraySegments, metadata.arrayIndices))
+    return Level(segments, indices)
 
 
 def _encoding(tensor: Any, densified: bool) -> Encoding:
@@ -289,5 +293,5 @@ def _list(vector: Any) -> Any:
     return [] if vector is None else vector
 
 
-def _numbers(vector: Any) -> Iterable[int]:
+def _numbers(vector: Any) -> list[int]:
     return [int(number) for number in _list(vector)]
