@@ -178,8 +178,8 @@ def rewrite(model: Path, out: Path, only: Sequence[str], progress: Progress) -> 
     rewritten, done = rewrites.rewrite(content, only or None, str(model))
     with progress.step("compare"):
         samples = random_inputs(content, str(model))
-        answers = [by_name(outputs_on_host(each, samples)) for each in (content, rewritten)]
-        agreement = compare_all(*answers)
+        before, after = (by_name(outputs_on_host(each, samples)) for each in (content, rewritten))
+        agreement = compare_all(before, after)
     if not agreement.agrees:
         raise Disagreement(
             "rewrite: nothing was written: on this machine the model answers otherwise than before"
