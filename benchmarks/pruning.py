@@ -36,9 +36,10 @@ from targets.places import state_folder
 
 Array = np.ndarray
 
-# Chosen on training data: judged on 10,000 images of it drawn at random (it is sorted by class), the rest used.
 REFIT = RefitSection(samples=8192, steps=8)
+# The same, twice.
 ROUNDS = RefitSection(samples=8192, steps=8, rounds=2)
+# By the distance to the dense answers on 10,000 training images drawn at random: they are sorted by class.
 EPOCH = FineTuneSection(epochs=1, learning_rate=0.006, decay="cosine", distill=0.9, temperature=4.0)
 
 
