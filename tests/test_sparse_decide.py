@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.sparse_tflite import runtimes
-from pipeline.sparse_tflite.decide import BAD, Decision, decide, missing_version, stored_bytes
+from pipeline.sparse_tflite.decide import BAD, Decision, decide, gate, stored_bytes
 from pipeline.sparse_tflite.encode import stored_as
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.fully_connected import make_sparse
@@ -92,13 +92,24 @@ def test_weights_behind_densify(runtime: Runtime, kinds: tuple[str, str], outcom
 
 def test_a_version_that_the_runtime_lacks_is_named_with_the_remedy() -> None:
     operator = only(matrix_file(pruned(np.int8), DYNAMIC, version=12, at="dense"))
-    found = missing_version(operator, TFLITE)
+    found = gate(operator, TFLITE)
     assert found is not None
     assert found.outcome == "does not load"
     assert found.reason == "FULLY_CONNECTED version 12 is needed, tflite-runtime 2.14 has versions 1 to 10"
     assert "float16" in found.remedy
-    assert missing_version(operator, LITERT) is None
+    assert gate(operator, LITERT) is None
     assert decide(operator, TFLITE, "arm") == found
+
+
+def test_an_operator_that_is_refused_in_a_precision_is_named() -> None:
+    model = read_model(matrix_file(pruned(np.int8), DYNAMIC, at="dense"), "transposed")
+    model.operatorCodes = [operator_code("TRANSPOSE_CONV", 1)]
+    operator = model.subgraphs[0].operators[0]
+    operator.inputs = [-1, 1, 0]
+    found = gate(only(write_model(model)), TFLITE)
+    assert found is not None
+    assert "dynamic range TRANSPOSE_CONV is refused" in found.reason
+    assert gate(only(write_model(model)), LITERT) is None
 
 
 def test_custom_operators_are_known_by_name() -> None:

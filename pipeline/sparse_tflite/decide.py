@@ -23,6 +23,7 @@ BLOCKS: dict[Encoding, int] = {"fc_1x4": 4, "fc_1x16": 16}
 # The version of FULLY_CONNECTED that knows sparse weights; XNNPACK takes those of a lower one for dense ones.
 SPARSE_VERSION = 8
 DENSELY = "store the weights densely"
+OTHER_PRECISION = "convert in float32, float16 or int8"
 IN_CLUSTER = "in a sparse cluster of XNNPACK's"
 
 
@@ -42,10 +43,10 @@ def decide(operator: Operator, runtime: Runtime, core: Core, encoding: Encoding 
     Without `encoding`: the best there is for it, if every operator of the graph gets what is best for it. That one
     always loads and answers rightly where the dense file does, and is never larger than dense.
     """
-    gate = missing_version(operator, runtime)
+    missing = gate(operator, runtime)
     if encoding is not None:
-        return gate or _judge(operator, runtime, core, encoding)
-    return gate or _best(operator, runtime, core)
+        return missing or _judge(operator, runtime, core, encoding)
+    return missing or _best(operator, runtime, core)
 
 
 def choose(graphs: Sequence[Graph], runtime: Runtime, core: Core) -> dict[tuple[int, int], Decision]:
@@ -61,9 +62,13 @@ def choose(graphs: Sequence[Graph], runtime: Runtime, core: Core) -> dict[tuple[
     return found
 
 
-def missing_version(operator: Operator, runtime: Runtime) -> Decision | None:
-    """Why the runtime does not have this operator; None when it has it."""
+def gate(operator: Operator, runtime: Runtime) -> Decision | None:
+    """Why the runtime does not have this operator, however its weights are stored; None when it has it."""
     encoding: Encoding = operator.weights.encoding if operator.weights else "dense"
+    dense = runtime.fate(operator, "dense")
+    if dense is not None and dense.fate == "refused":
+        reason = f"{_kind(operator)} is refused by {runtime.title}: {dense.words}"
+        return Decision(encoding, "does not load", reason, OTHER_PRECISION)
     kind, _, custom = operator.kind.partition(": ")
     if custom:
         if custom in runtime.customs:

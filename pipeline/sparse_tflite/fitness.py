@@ -25,6 +25,7 @@ INSTEAD = {
     "PRELU": "use LeakyReLU or ReLU",
     "SUB": "fold the sign into the weights, and use Add",
     "REDUCE_MAX": "use GlobalAveragePooling2D",
+    "RESHAPE": "in squeeze-and-excite, use GlobalAveragePooling2D(keepdims=True) and 1x1 convolutions",
 }
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.sparse_tflite.decide import BAD, Decision, Outcome, decide, missing_version
+from pipeline.sparse_tflite.decide import BAD, Decision, Outcome, decide, gate
 from pipeline.sparse_tflite.flatbuffer import damage_is_told
 from pipeline.sparse_tflite.operators import Encoding, Operator, read_graphs
 from pipeline.sparse_tflite.runtimes import Runtime
@@ -60,7 +60,7 @@ def lint(content: bytes, name: str, runtime: Runtime, core: Core) -> LintReport:
             tuple(
                 _finding(operator, runtime, core)
                 for operator in graph.operators
-                if not graph.unpacks(operator) or missing_version(operator, runtime)
+                if not graph.unpacks(operator) or gate(operator, runtime)
             )
             for graph in graphs
         )

@@ -72,7 +72,8 @@ STORAGE = (
         "wrong",
         "blocks of half-precision weights give NaN, or crash",
     ),
-    Storage(CONVOLUTIONS, "dynamic_range", "csr_densify", "refused", UNDELEGATED),
+    Storage(("CONV_2D", "TRANSPOSE_CONV"), "dynamic_range", "csr_densify", "refused", UNDELEGATED),
+    Storage(("DEPTHWISE_CONV_2D",), "dynamic_range", "csr_densify", "densified"),
     Storage(("FULLY_CONNECTED",), "dynamic_range", "csr_densify", "refused", UNDELEGATED),
     Storage(
         ("FULLY_CONNECTED",),

@@ -60,6 +60,10 @@ STORAGE = (
     Storage(CONVOLUTIONS, "float16", "csr_densify", "densified"),
     Storage(("FULLY_CONNECTED",), "float16", "csr_densify", "densified"),
     Storage(("FULLY_CONNECTED",), "float16", "fc_1x4", "wrong", "blocks of half-precision weights give NaN"),
+    Storage(("CONV_2D", "DEPTHWISE_CONV_2D"), "dynamic_range", "csr_densify", "densified"),
+    Storage(
+        ("TRANSPOSE_CONV",), "dynamic_range", "dense", "refused", "it takes weights of its input's type only"
+    ),
     Storage(CONVOLUTIONS, "int8", "csr_densify", "densified"),
     Storage(("FULLY_CONNECTED",), "int8", "csr_densify", "densified"),
     Storage(
