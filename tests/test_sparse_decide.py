@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.sparse_tflite import runtimes
 from pipeline.sparse_tflite.decide import BAD, Decision, decide, missing_version, stored_bytes
-from pipeline.sparse_tflite.encoding import encode
+from pipeline.sparse_tflite.encoding import encode, rows_of_blocks
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.fully_connected import make_sparse
 from pipeline.sparse_tflite.operators import Encoding, Graph, Operator, Weights, read_graphs, view
@@ -113,7 +113,10 @@ def test_what_is_best_is_the_smallest_and_sizes_are_exact(share: float) -> None:
     matrix = pruned(share=share, shape=(40, 300))
     operator = only(matrix_file(matrix, at="dense"))
     best = decide(operator, LITERT, "arm")
-    layouts = {"fc_unstructured": encode(matrix, 1).nbytes, "fc_1x4": encode(matrix, 4).nbytes}
+    layouts = {
+        "fc_unstructured": encode(matrix, rows_of_blocks(1)).nbytes,
+        "fc_1x4": encode(matrix, rows_of_blocks(4)).nbytes,
+    }
     assert operator.weights is not None
     assert {name: stored_bytes(operator.weights, name) for name in layouts} == layouts  # type: ignore[arg-type]
     sizes = layouts | {"dense": matrix.nbytes}
