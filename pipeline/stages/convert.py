@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -16,7 +16,7 @@ from pipeline.models.load import load_model
 from pipeline.models.samples import Samples, as_type, by_name, in_order, of_names
 from pipeline.plan import PlanBase
 from pipeline.progress import Say
-from pipeline.sparse_tflite.fully_connected import make_sparse
+from pipeline.sparse_tflite.fully_connected import EncodingDecision, make_sparse
 from pipeline.sparse_tflite.keras_conversion import outputs_on_host, to_tflite
 from pipeline.sparse_tflite.precision import Precision
 from pipeline.sparse_tflite.quantum import output_quantum
@@ -104,13 +104,17 @@ def _typed(samples: Samples, signature: Signature) -> Samples:
 
 
 def sparse_twin(
-    dense: bytes, samples: Samples, precision: Precision = "float32"
+    dense: bytes,
+    samples: Samples,
+    precision: Precision = "float32",
+    make: Callable[[bytes], tuple[bytes, list[EncodingDecision]]] = make_sparse,
 ) -> tuple[bytes, dict[str, Any]]:
-    """A dense file's sparse twin, and the report of encodings and of their agreement on `samples` of its inputs.
+    """A dense file's sparse twin, as `make` makes it, and the report of encodings and of their agreement on `samples`
+    of its inputs.
 
     Raises `Disagreement` when their answers differ by more than the limit on this machine.
     """
-    sparse, decisions = make_sparse(dense)
+    sparse, decisions = make(dense)
     quantum = output_quantum(dense, "the converted model")
     answers = by_name(outputs_on_host(dense, samples)), by_name(outputs_on_host(sparse, samples))
     agreement = compare_all(*answers, precision, quantum)
