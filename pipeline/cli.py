@@ -79,7 +79,7 @@ def deploy(
     names = [name.strip() for name in target.split(",") if name.strip()]
     read, folder, targets = commands.read_all(plan, settings or [], names, host)
     if dry_run:
-        planned = commands.dry_run(read, folder, list(targets))
+        planned = commands.dry_run(read, folder, targets)
         show(planned, as_json, *[f"{step['stage']}: {step['from']}" for step in planned["steps"]])
         return
     found = commands.deploy(read, folder, targets, Progress())

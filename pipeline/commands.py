@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -24,11 +23,10 @@ from pipeline.plan import MeasureSection, PlanBase, plan_model
 from pipeline.progress import Progress
 from pipeline.result import Result
 from pipeline.sparse_tflite import rewrites, runtimes
-from pipeline.sparse_tflite.fully_connected import EncodingDecision, make_sparse
 from pipeline.sparse_tflite.lint import LintReport
 from pipeline.sparse_tflite.lint import lint as lint_file
 from pipeline.sparse_tflite.signature import check_batch_one, read_signature
-from pipeline.sparse_tflite.suited import make_suited
+from pipeline.sparse_tflite.suited import Suit
 from pipeline.stages import deploy as deploy_stage
 from pipeline.stages import judge
 from pipeline.stages import measure as measure_stage
@@ -36,6 +34,7 @@ from pipeline.stages.data import MIN_EVALUATION
 from pipeline.strict_yaml import read_values, suggest
 from targets.cores import Core, of_this_machine
 from targets.device import open_device
+from targets.errors import TargetError
 from targets.places import state_folder
 from targets.probe import probe
 from targets.provisioning.runtimes import choose
@@ -77,10 +76,10 @@ def read_all(
     return found[0], found[1], targets
 
 
-def dry_run(plan: PlanBase, folder: Path, targets: Sequence[str]) -> dict[str, Any]:
+def dry_run(plan: PlanBase, folder: Path, targets: Mapping[str, TargetBase]) -> dict[str, Any]:
     """What a deploy would do, step by step."""
     with store().in_use() as cache:
-        stages = engine.what_would_run(plan, folder, cache)
+        stages = engine.what_would_run(plan, folder, cache, _suit(targets))
     steps = [{"stage": stage, "from": source} for stage, source in stages]
     steps += [
         {"stage": f"{target}: {stage}", "from": "anew"}
@@ -93,7 +92,7 @@ def dry_run(plan: PlanBase, folder: Path, targets: Sequence[str]) -> dict[str, A
 def deploy(plan: PlanBase, folder: Path, targets: dict[str, TargetBase], progress: Progress) -> Result:
     """One deploy into `runs/` of the working folder; the cache is brought under its cap at the end."""
     with _cache(plan) as cache:
-        return deployment.run(plan, folder, targets, cache, Path("runs"), progress)
+        return deployment.run(plan, folder, targets, cache, Path("runs"), progress, _suit(targets))
 
 
 @contextlib.contextmanager
@@ -139,11 +138,11 @@ def convert(model: Path, out: Path, target: str, progress: Progress) -> dict[str
     from pipeline.stages.convert import sparse_twin
 
     _check_ending(out, ".tflite")
-    make = _maker(target, locate.read_target(target))
+    suit = _suit({target: locate.read_target(target)})
     if model.suffix.lower() == ".tflite":
         dense = _read_tflite(model)
         with progress.step("convert"):
-            content, report = sparse_twin(dense, random_inputs(dense, str(model)), make=make)
+            content, report = sparse_twin(dense, random_inputs(dense, str(model)), suit=suit)
     else:
         try:
             source = parse_source(str(model), Path())
@@ -151,19 +150,18 @@ def convert(model: Path, out: Path, target: str, progress: Progress) -> dict[str
             raise UserError(f"{model}: {error}") from None
         with progress.step("convert"):
             dense = to_tflite(load_model(source.artifact(), source.artifact()))
-            content, report = sparse_twin(dense, random_inputs(dense, str(model)), make=make)
+            content, report = sparse_twin(dense, random_inputs(dense, str(model)), suit=suit)
     atomic.write(out, content)
     return {"target": target, "dense_bytes": len(dense), "bytes": len(content), **report}
 
 
-def _maker(name: str, target: TargetBase) -> Callable[[bytes], tuple[bytes, list[EncodingDecision]]]:
-    """What makes sparse files for the target: as its runtime and core read them, or where these are not known before
-    the device is asked, as all do."""
+def _suit(targets: Mapping[str, TargetBase]) -> Suit | None:
+    """The runtime and the kind of core of all targets; None where they differ, or only the device could tell."""
     try:
-        rules, core = runtimes.load(runtime_of(name, target)), cast(Core, core_of(name, target))
-    except UserError:
-        return make_sparse
-    return functools.partial(make_suited, runtime=rules, core=core)
+        found = {(runtime_of(name, each), cast(Core, core_of(name, each))) for name, each in targets.items()}
+    except (UserError, TargetError):
+        return None
+    return found.pop() if len(found) == 1 else None
 
 
 def lint(model: Path, target: str, runtime: str, core: str) -> LintReport:

@@ -20,6 +20,7 @@ from pipeline.models.samples import at_key
 from pipeline.plan import PlanBase
 from pipeline.progress import Progress
 from pipeline.result import ModelResult, Result, TargetResult, VariantFile
+from pipeline.sparse_tflite.suited import Suit
 from pipeline.stages import deploy, install, judge, measure, report
 from pipeline.stages.convert import VARIANTS
 from targets.device import Device, open_device
@@ -36,8 +37,10 @@ def run(
     store: Store,
     runs: Path,
     progress: Progress,
+    suit: Suit | None = None,
 ) -> Result:
-    """Deploy to every target. The result is written after each target, so that none is lost to what comes after.
+    """Deploy to every target, with weights stored as they suit a runtime and a core, or without `suit` all of them.
+    The result is written after each target, so that none is lost to what comes after.
 
     A target that cannot be reached is known before any work begins; when none can, no work begins. Raises
     `UserError`; what a device does wrong is in the result.
@@ -53,7 +56,7 @@ def run(
     if all(reached.values()):
         return _finish(found, runs)
     try:
-        host = engine.run_host_stages(plan, folder, store, progress)
+        host = engine.run_host_stages(plan, folder, store, progress, suit=suit)
     except Disagreement as error:
         return _finish(found.model_copy(update={"error": str(error)}), runs)
     found = found.model_copy(update={"stages": tuple(host.records), "model": _model_result(plan, host)})

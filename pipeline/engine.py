@@ -23,6 +23,7 @@ from pipeline.plan import PlanBase
 from pipeline.progress import Progress
 from pipeline.result import StageRecord
 from pipeline.source_digest import source_digest
+from pipeline.sparse_tflite.suited import Suit
 
 OWN_PACKAGES = ("pipeline", "targets", "device_agents")
 CACHED_STAGES = ("data", "train", "prune", "convert")
@@ -63,9 +64,15 @@ class HostRun:
 
 
 def run_host_stages(
-    plan: PlanBase, folder: Path, store: Store, progress: Progress, last: str = CACHED_STAGES[-1]
+    plan: PlanBase,
+    folder: Path,
+    store: Store,
+    progress: Progress,
+    last: str = CACHED_STAGES[-1],
+    suit: Suit | None = None,
 ) -> HostRun:
-    """Data, train, prune and convert, up to `last`, each from the cache where its key is known.
+    """Data, train, prune and convert, up to `last`, each from the cache where its key is known. What is converted suits
+    a runtime and a core, or without `suit` all of them.
 
     Raises `UserError`, `Disagreement`.
     """
@@ -81,7 +88,7 @@ def run_host_stages(
 
     for stage in CACHED_STAGES[: CACHED_STAGES.index(last) + 1]:
         inputs = _inputs(stage, run.outputs, run.files)
-        options = _options(stage, plan)
+        options = _options(stage, plan, suit)
         try:
             run.outputs[stage], record = run_stage(stage, options, inputs, store, progress, still_the_same)
         except DataMisfit as error:
@@ -90,12 +97,14 @@ def run_host_stages(
     return run
 
 
-def what_would_run(plan: PlanBase, folder: Path, store: Store) -> list[tuple[str, str]]:
+def what_would_run(
+    plan: PlanBase, folder: Path, store: Store, suit: Suit | None = None
+) -> list[tuple[str, str]]:
     """Each cached stage, and where its outputs would come from; after the first that is made anew nobody knows."""
     files = UserFiles.of(plan, folder)
     outputs: dict[str, dict[str, Artifact]] = {}
     for stage in CACHED_STAGES:
-        options = _options(stage, plan)
+        options = _options(stage, plan, suit)
         made = store.find(stage, _key(_provenance(stage, options, _inputs(stage, outputs, files))))
         if made is None:
             break
@@ -171,9 +180,9 @@ def _module(stage: str) -> ModuleType:
     return importlib.import_module(f"pipeline.stages.{stage}")
 
 
-def _options(stage: str, plan: PlanBase) -> BaseModel:
+def _options(stage: str, plan: PlanBase, suit: Suit | None) -> BaseModel:
     options: BaseModel = _module(stage).options(plan)
-    return options
+    return options.model_copy(update={"suit": suit}) if stage == "convert" else options
 
 
 def _provenance(stage: str, options: BaseModel, inputs: Mapping[str, Artifact]) -> dict[str, Any]:

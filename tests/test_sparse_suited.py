@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import commands
+from pipeline import commands, locate
 from pipeline.progress import Progress
 from pipeline.sparse_tflite import runtimes, suited
 from pipeline.sparse_tflite.decide import Decision
 from pipeline.sparse_tflite.keras_conversion import outputs_on_host
 from pipeline.sparse_tflite.lint import lint
 from pipeline.sparse_tflite.suited import make_suited
+from pipeline.stages import convert
 from tests.sparse_networks import block, depthwise, pointwise, stem, tensorflow_file
 
 LITERT = runtimes.load("ai-edge-litert")
@@ -95,3 +96,19 @@ def test_convert_writes_for_its_target(dense: bytes, tmp_path: Path, monkeypatch
     report = commands.convert(Path("m.tflite"), Path("out.tflite"), "rpi4", Progress())
     assert "csr_densify" in {each["encoding"] for each in report["encodings"]}
     assert report["agreement"]["agrees"] and report["bytes"] < report["dense_bytes"]
+
+
+def test_targets_that_differ_get_what_all_runtimes_read(home: Path) -> None:
+    pi, here = locate.read_target("rpi4"), locate.read_target("local")
+    assert commands._suit({"rpi4": pi}) == ("ai-edge-litert", "arm") == commands._suit({"a": pi, "b": pi})
+    assert commands._suit({"rpi4": pi, "local": here}) is None
+    unknown = pi.model_copy(update={"runtime": "auto"})
+    assert commands._suit({"rpi4": unknown}) is None
+
+
+def test_the_stage_sees_the_suit_and_the_rules_it_goes_by() -> None:
+    options = convert.Options(
+        precision="float32", representative_samples=0, agreement_samples=32, suit=("ai-edge-litert", "arm")
+    )
+    assert [path.is_file() for path in convert.loaded_by_name(options)] == [True] * len(runtimes.names())
+    assert convert.loaded_by_name(options.model_copy(update={"suit": None})) == []

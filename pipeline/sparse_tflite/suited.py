@@ -15,6 +15,9 @@ from pipeline.sparse_tflite.runtimes import Runtime
 from pipeline.sparse_tflite.weights import Key, Reader
 from targets.cores import Core
 
+# A runtime by its name, and a kind of core.
+Suit = tuple[str, Core]
+
 
 def make_suited(
     content: bytes, runtime: Runtime, core: Core, name: str = "model.tflite"

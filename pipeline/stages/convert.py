@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -16,11 +17,13 @@ from pipeline.models.load import load_model
 from pipeline.models.samples import Samples, as_type, by_name, in_order, of_names
 from pipeline.plan import PlanBase
 from pipeline.progress import Say
-from pipeline.sparse_tflite.fully_connected import EncodingDecision, make_sparse
+from pipeline.sparse_tflite import runtimes
+from pipeline.sparse_tflite.fully_connected import make_sparse
 from pipeline.sparse_tflite.keras_conversion import outputs_on_host, to_tflite
 from pipeline.sparse_tflite.precision import Precision
 from pipeline.sparse_tflite.quantum import output_quantum
 from pipeline.sparse_tflite.signature import Signature, read_signature
+from pipeline.sparse_tflite.suited import Suit, make_suited
 
 TOOLS = ("tensorflow", "keras", "numpy", "flatbuffers")
 VARIANTS = ("baseline", "dense", "sparse")
@@ -34,6 +37,7 @@ class Options(BaseModel):
     precision: Precision
     representative_samples: int
     agreement_samples: int
+    suit: Suit | None = None
 
 
 def options(plan: PlanBase) -> Options:
@@ -42,6 +46,15 @@ def options(plan: PlanBase) -> Options:
         precision=plan.convert.precision,
         representative_samples=plan.convert.representative_samples if plan.convert.precision == "int8" else 0,
         agreement_samples=plan.convert.agreement_samples,
+    )
+
+
+def loaded_by_name(options: Options) -> list[Path]:
+    """The source files that imports do not show: the runtimes' rules."""
+    return (
+        []
+        if options.suit is None
+        else [Path(runtimes.__path__[0], f"{name}.py") for name in runtimes.names()]
     )
 
 
@@ -69,7 +82,7 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
         if untouched
         else _dense_file(inputs["pruned"], inputs.get("source"), options.precision, representative)
     )
-    sparse, report = sparse_twin(dense, samples, options.precision)
+    sparse, report = sparse_twin(dense, samples, options.precision, options.suit)
     say(f"baseline {len(baseline):,}, dense {len(dense):,}, sparse {len(sparse):,} bytes")
     typed = _typed(evaluation, read_signature(dense, "the converted model"))
     contents = dict(zip(VARIANTS, (baseline, dense, sparse), strict=True))
@@ -107,14 +120,17 @@ def sparse_twin(
     dense: bytes,
     samples: Samples,
     precision: Precision = "float32",
-    make: Callable[[bytes], tuple[bytes, list[EncodingDecision]]] = make_sparse,
+    suit: Suit | None = None,
 ) -> tuple[bytes, dict[str, Any]]:
-    """A dense file's sparse twin, as `make` makes it, and the report of encodings and of their agreement on `samples`
-    of its inputs.
+    """A dense file's sparse twin, and the report of encodings and of their agreement on `samples` of its inputs.
 
+    Its weights are stored as it suits a runtime and a core, or else as all runtimes read them.
     Raises `Disagreement` when their answers differ by more than the limit on this machine.
     """
-    sparse, decisions = make(dense)
+    if suit is None:
+        sparse, decisions = make_sparse(dense)
+    else:
+        sparse, decisions = make_suited(dense, runtimes.load(suit[0]), suit[1])
     quantum = output_quantum(dense, "the converted model")
     answers = by_name(outputs_on_host(dense, samples)), by_name(outputs_on_host(sparse, samples))
     agreement = compare_all(*answers, precision, quantum)
