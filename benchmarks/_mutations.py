@@ -10,11 +10,13 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.models.quiet import keras_module
+from pipeline.sparse_tflite import runtimes
 from pipeline.sparse_tflite.encode import encode, why_not
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.fully_connected import make_sparse
 from pipeline.sparse_tflite.keras_conversion import to_tflite
 from pipeline.sparse_tflite.signature import read_signature
+from pipeline.sparse_tflite.suited import make_suited
 from pipeline.sparse_tflite.weights import weights_of
 
 # Numbers that lengths, offsets and sizes are broken by.
@@ -79,10 +81,14 @@ def reading(content: bytes) -> Literal["refused", "read"]:
     with us: anything but a `UserError`."""
     try:
         read_signature(content, "mutant")
-        written, _ = make_sparse(content, "mutant")
+        written = [
+            make_sparse(content, "mutant")[0],
+            make_suited(content, runtimes.load("ai-edge-litert"), "arm", "mutant")[0],
+        ]
     except UserError:
         return "refused"
-    read_model(written, "written")
+    for each in written:
+        read_model(each, "written")
     read_model(_densified(content), "densified")
     return "read"
 

@@ -30,10 +30,10 @@ def make_suited(
     with damage_is_told(name):
         wanted = choose(read_graphs(content, name), runtime, core)
         unwell = _unwell(content, runtime, core, name)
-    for densify in (True, False):
-        sparse, decisions = make_sparse(content, name, _chooser(wanted, densify))
-        if _unwell(sparse, runtime, core, name) <= unwell:
-            return sparse, decisions
+        for densify in (True, False):
+            sparse, decisions = make_sparse(content, name, _chooser(wanted, densify))
+            if _unwell(sparse, runtime, core, name) <= unwell:
+                return sparse, decisions
     return make_sparse(content, name, _chooser({}, False))
 
 
