@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from pipeline.sparse_tflite import runtimes
-from pipeline.sparse_tflite.decide import BAD, Decision, decide, gate
-from pipeline.sparse_tflite.encode import stored_as
+from pipeline.sparse_tflite.decide import BAD, Decision, choose, decide, gate
+from pipeline.sparse_tflite.encode import encode, stored_as
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.fully_connected import make_sparse
+from pipeline.sparse_tflite.keras_conversion import outputs_on_host
+from pipeline.sparse_tflite.lint import lint
 from pipeline.sparse_tflite.operators import Graph, Operator, read_graphs, view
 from pipeline.sparse_tflite.runtimes import Runtime
 from pipeline.sparse_tflite.schema import schema
@@ -195,6 +197,23 @@ def test_a_dense_matrix_after_the_mean_counts_unless_it_is_read_directly() -> No
     found = decide(graph.computing[3], LITERT, "arm")
     assert found.encoding == "csr_densify"
     assert found.outcome == "runs sparse"
+
+
+@pytest.mark.parametrize("content", ["base", "max pool", "half"])
+def test_what_is_chosen_can_be_written_and_answers_as_before(content: str) -> None:
+    dense = matrix_file(pruned(np.float16), HALVES, at="dense") if content == "half" else dense_file(content)
+    for runtime in (LITERT, TFLITE):
+        for core in CORES:
+            chosen = choose(read_graphs(dense, "dense"), runtime, core)
+            model = read_model(dense, "dense")
+            encode(model, {key: decision.encoding for key, decision in chosen.items()})
+            written = write_model(model)
+            assert not lint(written, "written", runtime, core).bad
+    if content != "half":
+        inputs = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype(np.float32)
+        expected = outputs_on_host(dense, inputs)
+        limit = 1e-5 * np.abs(expected).max()
+        np.testing.assert_allclose(outputs_on_host(written, inputs), expected, rtol=0, atol=limit)
 
 
 def test_what_make_sparse_writes_runs() -> None:
