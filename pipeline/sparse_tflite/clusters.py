@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.sparse_tflite.fitness import EXACTLY, Fitness, FitnessRules, Role, fitness
-from pipeline.sparse_tflite.operators import Graph, Operator, Tensor
+from pipeline.sparse_tflite.operators import Graph, Operator
+from pipeline.sparse_tflite.partitions import folded_paddings, partitions
+from pipeline.sparse_tflite.tables import Tensor
 
 # Sparse inference needs more zeros than two thirds of a cluster's weights in 1x1 convolutions.
 ZEROS, OF_WEIGHTS = 3, 2
@@ -70,7 +72,7 @@ class _Partition:
 
     def __init__(self, graph: Graph, operators: list[Operator], rules: Rules) -> None:
         self.graph, self.rules = graph, rules
-        folded = _folded_paddings(graph, operators)
+        folded = folded_paddings(graph, operators)
         self.nodes = [
             self._node(number, operator, folded.get(operator.number))
             for number, operator in enumerate(each for each in operators if each not in folded.values())
@@ -243,7 +245,7 @@ def find_clusters(graph: Graph, rules: Rules, direct: frozenset[int] = frozenset
     The operators numbered in `direct` read their sparse weights themselves, and XNNPACK does not take them.
     """
     clusters = Clusters()
-    for operators in partitions(graph, rules, direct):
+    for operators in partitions(graph, rules.delegated, direct):
         partition = _Partition(graph, operators, rules)
         if partition.grow():
             partition.spoil()
@@ -254,52 +256,3 @@ def find_clusters(graph: Graph, rules: Rules, direct: frozenset[int] = frozenset
                 reason = NO_TAIL if node.role else (node.fit.reason, node.fit.remedy)
                 clusters.why_not[node.operator.number] = reason
     return clusters
-
-
-def partitions(graph: Graph, rules: Rules, direct: frozenset[int] = frozenset()) -> list[list[Operator]]:
-    """The runs of operators that the delegate takes, as TFLite cuts a graph: as many at once as can run."""
-    states = {tensor.number for tensor in graph.tensors} - set(graph.producers)
-    ready = set(graph.static | graph.inputs | states)
-    waiting = graph.computing
-    found: list[list[Operator]] = []
-    while waiting:
-        taken: list[Operator] = []
-        left: list[Operator] = []
-        delegated = False
-        for operator in waiting:
-            takes = operator.kind in rules.delegated and operator.number not in direct
-            needs = {tensor.number for tensor in operator.inputs if tensor is not None}
-            if needs <= ready and (not taken or takes == delegated):
-                delegated = takes
-                taken.append(operator)
-                ready |= {tensor.number for tensor in operator.outputs}
-            else:
-                left.append(operator)
-        if not taken:
-            break
-        waiting = left
-        found += [taken] if delegated else []
-    return found
-
-
-def _folded_paddings(graph: Graph, operators: list[Operator]) -> dict[int, Operator]:
-    """The PAD that XNNPACK folds into a convolution, by the convolution's number: zeros around an image that nobody
-    else reads."""
-    found = {}
-    for operator in operators:
-        pad = graph.producers.get(operator.source.number) if operator.source is not None else None
-        if (
-            operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D")
-            and operator.options.padding == 1
-            and pad is not None
-            and pad.kind == "PAD"
-            and pad in operators
-            and len(graph.readers[pad.outputs[0].number]) == 1
-            and pad.outputs[0].number not in graph.outputs
-            and (around := pad.inputs[1]) is not None
-            and around.integers is not None
-            and len(around.integers) == 8
-            and not any((*around.integers[:2], *around.integers[6:]))
-        ):
-            found[operator.number] = pad
-    return found

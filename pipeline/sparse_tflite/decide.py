@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from pipeline.sparse_tflite.clusters import Clusters, find_clusters
-from pipeline.sparse_tflite.operators import Encoding, Graph, Operator, Weights
+from pipeline.sparse_tflite.operators import Graph, Operator
 from pipeline.sparse_tflite.runtimes import Runtime, Storage
+from pipeline.sparse_tflite.stored_weights import BLOCKS, Encoding, Weights
 from targets.cores import Core
 
 Outcome = Literal[
@@ -19,7 +18,6 @@ Outcome = Literal[
 ]
 BAD: tuple[Outcome, ...] = ("would be wrong", "does not load")
 DIRECT: tuple[Encoding, ...] = ("fc_1x4", "fc_1x16", "fc_unstructured")
-BLOCKS: dict[Encoding, int] = {"fc_1x4": 4, "fc_1x16": 16}
 # The version of FULLY_CONNECTED that knows sparse weights; XNNPACK takes those of a lower one for dense ones.
 SPARSE_VERSION = 8
 DENSELY = "store the weights densely"
@@ -92,28 +90,6 @@ def _gate_remedy(operator: Operator, last: int) -> str:
     return "take a newer runtime" if last else "take a newer runtime, or other layers"
 
 
-def stored_bytes(weights: Weights, encoding: Encoding) -> int | None:
-    """Bytes of the weights in an encoding, index arrays in the smallest type included.
-
-    None where the encoding does not fit, or where only the count of values is known.
-    """
-    item = np.dtype(weights.dtype).itemsize
-    if encoding == "dense":
-        return weights.size * item
-    width = BLOCKS.get(encoding, 1)
-    used = weights.nonzero_blocks(width)
-    if used is None:
-        return None
-    # A runtime takes a constant without any data for one that was never given: one value stays.
-    count, columns = max(int(used.sum()), 1), np.flatnonzero(used.any(axis=0))
-    indices = count * _index_bytes(int(columns.max(initial=0)))
-    return count * width * item + indices + (len(used) + 1) * _index_bytes(count)
-
-
-def _index_bytes(highest: int) -> int:
-    return 1 if highest <= 0xFF else 2 if highest <= 0xFFFF else 4
-
-
 @functools.lru_cache(maxsize=8)
 def _as_stored(graph: Graph, runtime: Runtime, core: Core) -> Clusters:
     """The clusters that the file as it is brings about: none without a DENSIFY, which is what XNNPACK looks for."""
@@ -159,22 +135,23 @@ def _best(operator: Operator, runtime: Runtime, core: Core) -> Decision:
         details = f": {found.reason}" if number == operator.number else ""
         told = f"with any weight behind DENSIFY, {fault}{details}"
         return Decision("dense", "runs dense", told, found.remedy)
-    dense, sparse = (stored_bytes(weights, encoding) or 0 for encoding in ("dense", "csr_densify"))
+    dense, sparse = (weights.stored_bytes(encoding) or 0 for encoding in ("dense", "csr_densify"))
     if sparse >= dense:
         larger = f"sparse storage would take {sparse:,} bytes, dense takes {dense:,}"
         return _dense(operator, runtime, core, clusters, larger)
     return _densified(operator, runtime, core, clusters)
 
 
+@functools.lru_cache(maxsize=64)
 def _direct(operator: Operator, runtime: Runtime, core: Core) -> Decision | None:
     """The best encoding that a kernel of the runtime reads as it is; None where none is smaller than dense."""
     weights = operator.weights
     if weights is None or operator.options is None or not _own_matrix(operator):
         return None
-    dense = stored_bytes(weights, "dense")
+    dense = weights.stored_bytes("dense")
     found: list[tuple[bool, int, Decision]] = []
     for encoding in DIRECT:
-        storage, size = runtime.fate(operator, encoding), stored_bytes(weights, encoding)
+        storage, size = runtime.fate(operator, encoding), weights.stored_bytes(encoding)
         if storage and storage.fate == "kernel" and size is not None and dense is not None and size < dense:
             decision = _kernel(operator, runtime, core, storage)
             found.append((decision.outcome != "runs sparse", size, decision))

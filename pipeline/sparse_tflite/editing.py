@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.sparse_tflite.operators import UNPACKING, kind_of
 from pipeline.sparse_tflite.schema import schema
+from pipeline.sparse_tflite.stored_weights import UNPACKING
+from pipeline.sparse_tflite.tables import kind_of, numbers, vector
 
 
 class Editor:
@@ -32,8 +33,7 @@ class Editor:
 
     def shape(self, tensor: int) -> tuple[int, ...]:
         """A tensor's shape."""
-        shape = self.graph.tensors[tensor].shape
-        return () if shape is None else tuple(int(size) for size in shape)
+        return tuple(numbers(self.graph.tensors[tensor].shape))
 
     def is_float(self, tensor: int) -> bool:
         """Whether a tensor is float32 and no constant."""
@@ -91,9 +91,8 @@ class Editor:
 
     def like(self, tensor: int, name: str, shape: tuple[int, ...]) -> int:
         """A new float32 tensor of `shape`, its batch as open as that of another; its number."""
-        signature = self.graph.tensors[tensor].shapeSignature
-        has = signature is not None and len(signature) > 0 and int(signature[0]) < 0
-        return self._tensor(name, shape, "float32", 0, [-1, *shape[1:]] if has else None)
+        opened = min(numbers(self.graph.tensors[tensor].shapeSignature)[:1], default=0) < 0
+        return self._tensor(name, shape, "float32", 0, [-1, *shape[1:]] if opened else None)
 
     def _tensor(
         self, name: str, shape: tuple[int, ...], dtype: str, buffer: int, signature: list[int] | None
@@ -132,8 +131,7 @@ class Editor:
         return len(self.model.operatorCodes) - 1
 
     def _data(self, tensor: Any) -> Any:
-        data = self.model.buffers[tensor.buffer].data
-        return () if data is None else data
+        return vector(self.model.buffers[tensor.buffer].data)
 
 
 OPTIONS = {

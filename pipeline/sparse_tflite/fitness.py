@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Flag
 
-from pipeline.sparse_tflite.operators import Graph, Operator, Tensor
+from pipeline.sparse_tflite.operators import Graph, Operator
 from pipeline.sparse_tflite.schema import schema
+from pipeline.sparse_tflite.tables import Tensor
 
 STEM = "use ZeroPadding2D(1) and padding='valid' in the stem"
 # Of an even image there is an exact rewrite.

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.sparse_tflite.decide import BAD, Decision, Outcome, decide, gate
 from pipeline.sparse_tflite.flatbuffer import damage_is_told
-from pipeline.sparse_tflite.operators import Encoding, Operator, read_graphs
+from pipeline.sparse_tflite.operators import Operator, read_graphs
 from pipeline.sparse_tflite.runtimes import Runtime
+from pipeline.sparse_tflite.stored_weights import Encoding
 from targets.cores import Core
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.sparse_tflite.editing import Editor
+from pipeline.sparse_tflite.tables import numbers
 
 SENTENCE = "an open batch becomes 1, and the shapes that were computed from it constants"
 
@@ -14,8 +15,8 @@ SENTENCE = "an open batch becomes 1, and the shapes that were computed from it c
 def apply(editor: Editor) -> int:
     """Fix the batch where it alone is open; returns 1 when that changed anything."""
     tensors = editor.graph.tensors
-    signatures = [[int(size) for size in _list(tensor.shapeSignature)] for tensor in tensors]
-    inputs = [int(number) for number in editor.graph.inputs]
+    signatures = [numbers(tensor.shapeSignature) for tensor in tensors]
+    inputs = numbers(editor.graph.inputs)
     opened = [number for number in inputs if min(signatures[number], default=0) < 0]
     only_batch = all(
         editor.shape(number)[:1] == (1,) and min(signatures[number][1:], default=0) >= 0 for number in opened
@@ -54,7 +55,3 @@ def _drop_unread(editor: Editor) -> None:
         if not unread:
             return
         editor.graph.operators = [each for each in editor.graph.operators if each not in unread]
-
-
-def _list(vector: Any) -> Any:
-    return [] if vector is None else vector

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.sparse_tflite.clusters import Rules
-from pipeline.sparse_tflite.operators import Encoding, Operator, Precision
+from pipeline.sparse_tflite.operators import Operator, Precision
+from pipeline.sparse_tflite.stored_weights import Encoding
 from targets.cores import Core
 
 # What becomes of weights stored so: a kernel of the runtime's own computes with the zeros left out; they are made
