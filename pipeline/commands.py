@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -23,9 +24,11 @@ from pipeline.plan import MeasureSection, PlanBase, plan_model
 from pipeline.progress import Progress
 from pipeline.result import Result
 from pipeline.sparse_tflite import rewrites, runtimes
+from pipeline.sparse_tflite.fully_connected import EncodingDecision, make_sparse
 from pipeline.sparse_tflite.lint import LintReport
 from pipeline.sparse_tflite.lint import lint as lint_file
 from pipeline.sparse_tflite.signature import check_batch_one, read_signature
+from pipeline.sparse_tflite.suited import make_suited
 from pipeline.stages import deploy as deploy_stage
 from pipeline.stages import judge
 from pipeline.stages import measure as measure_stage
@@ -129,17 +132,18 @@ def prune(
 
 
 def convert(model: Path, out: Path, target: str, progress: Progress) -> dict[str, Any]:
-    """Convert a model file into `out`, compared with its dense twin on random inputs; returns encodings and size."""
+    """Convert a model file into `out`, its weights stored as they suit the target; compared with its dense twin on
+    random inputs. Returns encodings and size."""
     from pipeline.models.load import load_model
     from pipeline.sparse_tflite.keras_conversion import to_tflite
     from pipeline.stages.convert import sparse_twin
 
     _check_ending(out, ".tflite")
-    locate.read_target(target)
+    make = _maker(target, locate.read_target(target))
     if model.suffix.lower() == ".tflite":
         dense = _read_tflite(model)
         with progress.step("convert"):
-            content, report = sparse_twin(dense, random_inputs(dense, str(model)))
+            content, report = sparse_twin(dense, random_inputs(dense, str(model)), make=make)
     else:
         try:
             source = parse_source(str(model), Path())
@@ -147,9 +151,19 @@ def convert(model: Path, out: Path, target: str, progress: Progress) -> dict[str
             raise UserError(f"{model}: {error}") from None
         with progress.step("convert"):
             dense = to_tflite(load_model(source.artifact(), source.artifact()))
-            content, report = sparse_twin(dense, random_inputs(dense, str(model)))
+            content, report = sparse_twin(dense, random_inputs(dense, str(model)), make=make)
     atomic.write(out, content)
     return {"target": target, "dense_bytes": len(dense), "bytes": len(content), **report}
+
+
+def _maker(name: str, target: TargetBase) -> Callable[[bytes], tuple[bytes, list[EncodingDecision]]]:
+    """What makes sparse files for the target: as its runtime and core read them, or where these are not known before
+    the device is asked, as all do."""
+    try:
+        rules, core = runtimes.load(runtime_of(name, target)), cast(Core, core_of(name, target))
+    except UserError:
+        return make_sparse
+    return functools.partial(make_suited, runtime=rules, core=core)
 
 
 def lint(model: Path, target: str, runtime: str, core: str) -> LintReport:
@@ -178,8 +192,8 @@ def rewrite(model: Path, out: Path, only: Sequence[str], progress: Progress) -> 
     rewritten, done = rewrites.rewrite(content, only or None, str(model))
     with progress.step("compare"):
         samples = random_inputs(content, str(model))
-        answers = [by_name(outputs_on_host(each, samples)) for each in (content, rewritten)]
-        agreement = compare_all(*answers)
+        before, after = (by_name(outputs_on_host(each, samples)) for each in (content, rewritten))
+        agreement = compare_all(before, after)
     if not agreement.agrees:
         raise Disagreement(
             "rewrite: nothing was written: on this machine the model answers otherwise than before"

@@ -219,7 +219,8 @@ def _measure_and_judge(
         measurements, session, plan.metric.source, host.files.metric, truth, plan.metric.output
     )
     sizes = {variant: artifact.path.stat().st_size for variant, artifact in variants.items()}
-    known.update(judge.run(plan, session, measurements, sizes, emulated))
+    quantum = host.report("convert")["quantum"]
+    known.update(judge.run(plan, session, measurements, sizes, emulated, quantum))
 
 
 @contextlib.contextmanager

@@ -160,6 +160,7 @@ def _inputs(
         given = {
             "baseline": outputs["train"]["model"],
             "pruned": outputs["prune"]["model"],
+            "dataset": outputs["data"]["dataset"],
             "source": source,
         }
         given |= {name: artifact for name, artifact in outputs["data"].items() if name.startswith("inputs")}

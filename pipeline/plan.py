@@ -20,6 +20,7 @@ from pydantic import (
 from pipeline.models import data, fitting, load, metrics, sources
 from pipeline.plan_pruning import FitSection, PruneBase, prune_section
 from pipeline.plan_section import Section
+from pipeline.sparse_tflite.precision import Precision
 from pipeline.strict_yaml import suggest
 
 
@@ -126,7 +127,8 @@ class TrainSection(FitSection):
 class ConvertSection(Section):
     """Conversion to TFLite."""
 
-    precision: Literal["float32"] = "float32"
+    precision: Precision = "float32"
+    representative_samples: int = Field(256, ge=1)
     agreement_samples: int = Field(32, ge=32)
 
 
@@ -187,7 +189,7 @@ class PlanBase(Section):
     gates: GatesSection = GatesSection()
     store: StoreSection = StoreSection()
 
-    @field_validator("train", "prune")
+    @field_validator("train", "prune", "convert")
     @classmethod
     def _can_be_done_to_the_model(cls, section: Section, info: ValidationInfo) -> Section:
         """Of the sections themselves, so that what is wrong elsewhere in the plan is told with it."""
@@ -197,6 +199,10 @@ class PlanBase(Section):
                 raise ValueError(f"when: {load.NOT_TRAINED}")
             if isinstance(section, PruneBase) and section.prunes:
                 raise ValueError(f"method: {load.NOT_PRUNED}")
+            if isinstance(section, ConvertSection) and section.precision != "float32":
+                raise ValueError(
+                    "precision: a .tflite file is deployed in the numbers it was converted to; leave the key out"
+                )
         return section
 
     @model_validator(mode="after")

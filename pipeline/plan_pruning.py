@@ -38,6 +38,7 @@ class FitSection(Section):
 class FineTuneSection(FitSection):
     """Training of what pruning left, what was removed held at zero."""
 
+    decay: Literal["none", "cosine"] = "none"
     schedule: Literal["none", "gradual"] = "none"
     distill: float = Field(0.0, ge=0, le=1)
     temperature: float = Field(2.0, gt=0)

@@ -14,6 +14,7 @@ from pipeline.strict_yaml import read_yaml
 from targets.target import target_model
 
 ROOT = Path(__file__).parent.parent
+PRECISION = ("convert.precision=int8",)
 PLAN = "name: p\nmodel: {source: m.py:build}\ndata: {source: 'sklearn:iris'}\nprune: {}\n"
 
 
@@ -118,7 +119,8 @@ def test_every_target_is_a_target_and_comments_its_keys(path: Path) -> None:
         ("gates.max_latency_ms.p95=1", "unknown key; did you mean 'p99'?"),
         ("gates.max_file_bytes=0", "greater than 0"),
         ("name='a b'", "should match pattern"),
-        ("convert.precision=int8", "'float32'"),
+        ("convert.precision=int4", "'float32', 'float16', 'dynamic_range' or 'int8'"),
+        ("convert.representative_samples=0", "greater than or equal to 1"),
         ("model.source=~nobody-of-that-name/m.keras", "no such file"),
     ],
 )
@@ -155,9 +157,9 @@ def test_a_method_that_needs_labels_needs_a_loss(folder: Path) -> None:
 
 def test_a_tflite_file_is_neither_pruned_nor_trained(folder: Path) -> None:
     with pytest.raises(UserError) as caught:
-        read(folder, "model.source=m.tflite", "train.when=always", "data.source=none.npz")
+        read(folder, "model.source=m.tflite", "train.when=always", "data.source=none.npz", *PRECISION)
     told = {each.partition(": ")[2].partition(":")[0] for each in caught.value.problems}
-    assert told == {"data.source", "train.when", "prune.method"}
+    assert told == {"data.source", "train.when", "prune.method", "convert.precision"}
     (folder / "plan.yaml").write_text(PLAN.replace("m.py:build", "m.tflite").replace("prune: {}\n", ""))
     with pytest.raises(UserError, match=r"plan.yaml:1: prune.method: a .tflite file .*prune it there"):
         read(folder)

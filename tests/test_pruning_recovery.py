@@ -93,3 +93,21 @@ def test_divergence_is_an_error_and_leaves_the_model_as_it_was() -> None:
         fine_tune(model, masks, x, np.full_like(y, np.inf), "mse", 2, 16, 0.01, seed=3)
     for mine, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_learning_rate_that_decays_is_zero_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, masks, x, y = task()
+    rates = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            rates.append(float(self.model.optimizer.learning_rate))
+
+    fit = keras.Sequential.fit
+
+    def watched(self: Any, *args: Any, callbacks: list[Any], **more: Any) -> Any:
+        return fit(self, *args, callbacks=[*callbacks, Watch()], **more)
+
+    monkeypatch.setattr(keras.Sequential, "fit", watched)
+    fine_tune(model, masks, x, y, "mse", 2, 16, 0.01, seed=3, decay=True)
+    assert rates == pytest.approx([0.005 * (1 + np.cos(np.pi * step / 6)) for step in range(6)])

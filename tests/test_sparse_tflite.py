@@ -109,7 +109,7 @@ def test_a_matrix_of_nothing_but_zeros_still_loads_and_answers(pruned_model: obj
     import keras
 
     inputs = keras.Input((8,))
-    hidden = keras.layers.Dense(8, kernel_initializer="zeros", bias_initializer="ones")(inputs)
+    hidden = keras.layers.Dense(16, kernel_initializer="zeros", bias_initializer="ones")(inputs)
     dense = to_tflite(keras.Model(inputs, keras.layers.Dense(2)(hidden)))
     sparse, decisions = make_sparse(dense)
     assert [each.encoding for each in decisions] == ["fc_unstructured", "dense"]

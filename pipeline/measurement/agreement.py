@@ -7,7 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-TOLERANCE = 1e-4
+# Of the greatest output. In int8 it is one step of the output where that is more.
+LIMITS = {"float32": 1e-4, "float16": 1e-2, "dynamic_range": 1e-2, "int8": 1e-4}
+# A step is a float32 number; so are its multiples, which are rounded.
+ROUNDED = 1.01
 
 
 class Agreement(BaseModel):
@@ -21,7 +24,7 @@ class Agreement(BaseModel):
 
     samples: int
     greatest_difference: float | None
-    limit: float = TOLERANCE
+    limit: float = LIMITS["float32"]
     agrees: bool
     output: str | None = None
 
@@ -37,24 +40,45 @@ class Agreement(BaseModel):
         )
 
 
-def compare_all(twin: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray]) -> Agreement:
+def compare_all(
+    twin: Mapping[str, np.ndarray],
+    variant: Mapping[str, np.ndarray],
+    precision: str = "float32",
+    quantum: float = 0.0,
+) -> Agreement:
     """Compare every output by its name, the empty text for the only one; the agreement is that of the worst."""
     if set(twin) != set(variant):
         raise ValueError(f"expected outputs of the same names, received {list(twin)} and {list(variant)}")
-    every = [compare(twin[name], variant[name]).model_copy(update={"output": name or None}) for name in twin]
-    return max(every, key=lambda one: np.inf if one.greatest_difference is None else one.greatest_difference)
+    every = [
+        compare(twin[name], variant[name], precision, quantum).model_copy(update={"output": name or None})
+        for name in twin
+    ]
+    return max(every, key=_excess)
 
 
-def compare(twin: np.ndarray, variant: np.ndarray) -> Agreement:
-    """Compare outputs (samples, ...) of one shape; NaN and infinity never agree with anything."""
+def _excess(one: Agreement) -> float:
+    return np.inf if one.greatest_difference is None else one.greatest_difference / one.limit
+
+
+def compare(
+    twin: np.ndarray, variant: np.ndarray, precision: str = "float32", quantum: float = 0.0
+) -> Agreement:
+    """Compare outputs (samples, ...) of one shape; NaN and infinity never agree with anything.
+
+    `precision` is what the model computes in, `quantum` the step between neighbouring values of its output.
+    """
     if twin.shape != variant.shape:
         raise ValueError(f"expected outputs of one shape, received {twin.shape} and {variant.shape}")
+    limit = LIMITS[precision]
     if not (np.isfinite(twin).all() and np.isfinite(variant).all()):
-        return Agreement(samples=len(twin), greatest_difference=None, agrees=False)
+        return Agreement(samples=len(twin), greatest_difference=None, limit=limit, agrees=False)
     scale = float(np.abs(twin).max(initial=0.0))
     difference = float(np.abs(twin - variant).max(initial=0.0))
     relative = difference / scale if scale else (0.0 if difference == 0 else float("inf"))
-    agrees = relative <= TOLERANCE
+    limit = max(limit, ROUNDED * quantum / scale) if scale else limit
     return Agreement(
-        samples=len(twin), greatest_difference=relative if np.isfinite(relative) else None, agrees=agrees
+        samples=len(twin),
+        greatest_difference=relative if np.isfinite(relative) else None,
+        limit=limit,
+        agrees=relative <= limit,
     )

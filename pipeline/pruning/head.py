@@ -36,6 +36,8 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "sigmoid": (lambda a: 1 / (1 + np.exp(-a)), lambda x: x * (1 - x)),
 }
 _ITERATIONS = 12
+# So many samples, at the most, make the preconditioner; it need not be exact.
+_PRECONDITIONING = 8192
 
 
 @dataclass(frozen=True)
@@ -116,15 +118,17 @@ class _Step:
         ]
         at, target = outputs / head.temperature, head.target / head.temperature
         root = distances.root(head.kind, at)
-        root = np.eye(at.shape[1], dtype=at.dtype)[None] if root is None else root
+        if root is None:
+            root = np.broadcast_to(np.eye(at.shape[1], dtype=at.dtype), (len(at), *2 * at.shape[1:]))
         # By the outputs themselves, of which a share 1/T is measured.
         self.root = root / head.temperature
         self.curvature = np.matmul(self.root, self.root.transpose(0, 2, 1))
         self.appended = [_appended(x) for x in self.inputs]
         pull = distances.gradient(head.kind, at, target) / head.temperature
         self.gradient = self._gathered(self._backward(pull))
-        curvatures = self._curvatures()
-        moments = [x.T @ x / len(x) for x in self.appended]
+        some = slice(None, None, -(-len(at) // _PRECONDITIONING))
+        curvatures = self._curvatures(some)
+        moments = [x[some].T @ x[some] / len(x[some]) for x in self.appended]
         self.eigen = [np.linalg.eigh(moment.astype(np.float64)) for moment in moments]
         self.curvatures = curvatures
         diagonals = [np.outer(np.diag(m), c) for m, c in zip(moments, curvatures, strict=True)]
@@ -168,15 +172,16 @@ class _Step:
                 pull = (pull @ self.weights[level][:-1].T) * self.slopes[level - 1]
         return found
 
-    def _curvatures(self) -> list[Array]:
-        """s (r,) of each layer."""
+    def _curvatures(self, some: slice) -> list[Array]:
+        """s (r,) of each layer, from some of the samples."""
         found = [np.zeros(weight.shape[1], np.float32) for weight in self.weights]
-        for column in range(self.root.shape[2]):
-            pull = np.broadcast_to(self.root[:, :, column], (len(self.inputs[0]), self.root.shape[1]))
+        root, slopes = self.root[some], [slope[some] for slope in self.slopes]
+        for column in range(root.shape[2]):
+            pull = root[:, :, column]
             for level in reversed(range(len(self.weights))):
                 found[level] += np.mean(np.square(pull), axis=0)
                 if level:
-                    pull = (pull @ self.weights[level][:-1].T) * self.slopes[level - 1]
+                    pull = (pull @ self.weights[level][:-1].T) * slopes[level - 1]
         return found
 
     def _gathered(self, matrices: Sequence[Array]) -> Array:

@@ -29,12 +29,14 @@ def fine_tune(
     seed: int,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
     *,
+    decay: bool = False,
     gradual: bool = False,
     distillation: Distillation | None = None,
 ) -> None:
     """Train `model` with Adam; after every step its kernels are zero where their masks are False.
 
-    `masks` are by the kernel's name, of its shape; biases, normalisation and kernels without a mask are free.
+    `masks` are by the kernel's name, of its shape; biases, normalisation and kernels without a mask are free. With
+    `decay` the learning rate falls to zero along a cosine (Loshchilov & Hutter 2017, equation 5, without restarts).
     `gradual` takes from the masks only how many weights of each kernel are to go: none at first, and in the end as
     many, in each kernel those of the smallest magnitude by then. `distillation` adds the dense model's answers to
     what is learnt. `loss` is what Keras takes, for several outputs in the structure in which the model gives them.
@@ -64,12 +66,14 @@ def fine_tune(
         kernel.constraint = _holding(mask, kernel.constraint)
         kernel.assign(kernel.constraint(kernel))
     callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=report)]
+    steps = epochs * -(-len(x) // batch_size)
     if gradual:
         removed = {name: mask.size - int(np.count_nonzero(mask)) for name, mask in masks.items()}
-        course = Gradual(epochs * -(-len(x) // batch_size), removed)
+        course = Gradual(steps, removed)
         callbacks.append(_removing(kernels, held, course))
     learner, targets, losses = _with_distillation(trained, y, loss, distillation)
-    learner.compile(optimizer=keras.optimizers.Adam(learning_rate), **losses)
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps) if decay else learning_rate
+    learner.compile(optimizer=keras.optimizers.Adam(rate), **losses)
     learner.fit(
         entering(learner, x), targets, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=callbacks
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.sparse_tflite.encode import OVERHEAD, encode, stored_as, why_not
 from pipeline.sparse_tflite.flatbuffer import damage_is_told, read_model, write_model
 from pipeline.sparse_tflite.weights import Key, Reader, values_of, weights_of
+
+# Of a tensor, what reads it and its values where a sparse form of them is known: the encoding, its bytes, and why.
+Choice = Callable[[Any, Key, list[Reader], np.ndarray | None], tuple[str, int, str]]
 
 
 class EncodingDecision(BaseModel):
@@ -26,17 +30,19 @@ class EncodingDecision(BaseModel):
     stored_bytes: int
 
 
-def make_sparse(content: bytes, name: str = "model.tflite") -> tuple[bytes, list[EncodingDecision]]:
-    """Rewrite a dense float32 .tflite file with its pruned FULLY_CONNECTED weights stored directly sparse.
+def make_sparse(
+    content: bytes, name: str = "model.tflite", choose: Choice | None = None
+) -> tuple[bytes, list[EncodingDecision]]:
+    """Rewrite a dense .tflite file with its weights stored as `choose` says of each tensor; without it, as all runtimes
+    read them: pruned float32 weights of FULLY_CONNECTED directly sparse, all others densely, each with its reason.
 
-    All other weights stay dense, each with its reason. When nothing becomes sparse, or the file would not become
-    smaller, the bytes returned are those received.
+    When nothing becomes sparse, or the file would not become smaller, the bytes returned are those received.
     """
     model = read_model(content, name)
     with damage_is_told(name):
         choices, decisions = {}, []
         for key, readers in weights_of(model):
-            decided = _decide(model, key, readers)
+            decided = _decide(model, key, readers, choose or _choose)
             choices[key] = decided[0].encoding
             decisions += decided
         if all(encoding == "dense" for encoding in choices.values()):
@@ -50,11 +56,11 @@ def make_sparse(content: bytes, name: str = "model.tflite") -> tuple[bytes, list
     return content, [_stay_dense(each, reason) for each in decisions]
 
 
-def _decide(model: Any, key: Key, readers: list[Reader]) -> list[EncodingDecision]:
+def _decide(model: Any, key: Key, readers: list[Reader], choose: Choice) -> list[EncodingDecision]:
     """How a tensor is to be stored, once for each operator that reads it."""
     tensor = model.subgraphs[key[0]].tensors[key[1]]
     values, dense = values_of(model, tensor), len(model.buffers[tensor.buffer].data)
-    encoding, stored, reason = _choose(model, key, readers, values)
+    encoding, stored, reason = choose(model, key, readers, values)
     return [
         EncodingDecision(
             operator=reader.kind,

@@ -1,21 +1,25 @@
-"""From a Keras model to a dense float32 .tflite file of batch 1, by TensorFlow's converter."""
+"""From a Keras model to a dense .tflite file of batch 1, by TensorFlow's converter."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.models.ports import as_inputs, input_ports, output_names, output_ports
+from pipeline.models.ports import Port, as_inputs, input_ports, output_names, output_ports
 from pipeline.models.quiet import keras_module, quiet
 from pipeline.models.samples import Samples, in_order, of_names
 from pipeline.sparse_tflite.port_names import with_port_names
+from pipeline.sparse_tflite.precision import Precision, configure
 
 
-def to_tflite(model: Any) -> bytes:
+def to_tflite(model: Any, precision: Precision = "float32", representative: Samples | None = None) -> bytes:
     """Convert; a lone input is named `input`, and its tensor as the converter likes. Several inputs and outputs are in
-    the model's order, their tensors named as its ports. Types are the model's, the batch is 1.
+    the model's order, their tensors named as its ports. Types are the model's, the batch is 1. `representative` inputs
+    are for int8.
 
     Raises `UserError` with what the converter refused.
     """
@@ -41,7 +45,9 @@ def to_tflite(model: Any) -> bytes:
             found = keras.tree.flatten(model(as_inputs(model, batch_one)))
             outputs = {f"output_{at}": output for at, output in enumerate(found)}
             wrapper = keras.Model(batch_one, outputs if several else found[0], name="batch_one")
-            converted = bytes(tf.lite.TFLiteConverter.from_keras_model(wrapper).convert())
+            converter = tf.lite.TFLiteConverter.from_keras_model(wrapper)
+            configure(converter, precision, _samples_by_name(batch_one, entrances, representative))
+            converted = bytes(converter.convert())
         except Exception as error:
             first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise UserError(
@@ -53,6 +59,22 @@ def to_tflite(model: Any) -> bytes:
     return with_port_names(converted, inputs, dict(zip(outputs, output_names(model), strict=True)))
 
 
+def _samples_by_name(
+    inputs: Sequence[Any], ports: Sequence[Port], samples: Samples | None
+) -> list[dict[str, np.ndarray]]:
+    """The samples one at a time, each input of batch 1 by the name that it is converted under."""
+    if samples is None:
+        return []
+    arrays = in_order(samples, [port.name for port in ports])
+    return [
+        {
+            entry.name: array[number][None].astype(entry.dtype)
+            for entry, array in zip(inputs, arrays, strict=True)
+        }
+        for number in range(len(samples))
+    ]
+
+
 def outputs_on_host(content: bytes, inputs: Samples) -> Samples:
     """The answers of TensorFlow's own interpreter on this machine, inputs (n, ...) one at a time.
 
@@ -61,20 +83,28 @@ def outputs_on_host(content: bytes, inputs: Samples) -> Samples:
     import tensorflow as tf
 
     with quiet():
-        try:
+        with _refusal_is_told():
             interpreter = tf.lite.Interpreter(model_content=content)
             interpreter.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f"the interpreter of TensorFlow {tf.__version__} on this machine cannot run the .tflite file: {error}"
-            ) from error
         sources, sinks = interpreter.get_input_details(), interpreter.get_output_details()
         arrays = in_order(inputs, [source["name"] for source in sources])
         answers: list[list[np.ndarray]] = [[] for _ in sinks]
         for number in range(len(inputs)):
-            for source, array in zip(sources, arrays, strict=True):
-                interpreter.set_tensor(source["index"], array[number][None].astype(source["dtype"]))
-            interpreter.invoke()
-            for sink, found in zip(sinks, answers, strict=True):
-                found.append(interpreter.get_tensor(sink["index"])[0].copy())
+            with _refusal_is_told():
+                for source, array in zip(sources, arrays, strict=True):
+                    interpreter.set_tensor(source["index"], array[number][None].astype(source["dtype"]))
+                interpreter.invoke()
+                for sink, found in zip(sinks, answers, strict=True):
+                    found.append(interpreter.get_tensor(sink["index"])[0].copy())
         return of_names([np.stack(found) for found in answers], [sink["name"] for sink in sinks])
+
+
+@contextlib.contextmanager
+def _refusal_is_told() -> Iterator[None]:
+    """What the interpreter will not do in the block is a `UserError` about the file."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the interpreter of TensorFlow on this machine cannot run the .tflite file: {error}"
+        ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -10,13 +10,16 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import Disagreement
 from pipeline.measurement.agreement import compare_all
+from pipeline.models import data
 from pipeline.models.data import load_samples, spread, store_samples
 from pipeline.models.load import load_model
 from pipeline.models.samples import Samples, as_type, by_name, in_order, of_names
 from pipeline.plan import PlanBase
 from pipeline.progress import Say
-from pipeline.sparse_tflite.fully_connected import make_sparse
+from pipeline.sparse_tflite.fully_connected import EncodingDecision, make_sparse
 from pipeline.sparse_tflite.keras_conversion import outputs_on_host, to_tflite
+from pipeline.sparse_tflite.precision import Precision
+from pipeline.sparse_tflite.quantum import output_quantum
 from pipeline.sparse_tflite.signature import Signature, read_signature
 
 TOOLS = ("tensorflow", "keras", "numpy", "flatbuffers")
@@ -28,29 +31,45 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    precision: str
+    precision: Precision
+    representative_samples: int
     agreement_samples: int
 
 
 def options(plan: PlanBase) -> Options:
     """The part of the plan that this stage sees."""
-    return Options(precision=plan.convert.precision, agreement_samples=plan.convert.agreement_samples)
+    return Options(
+        precision=plan.convert.precision,
+        representative_samples=plan.convert.representative_samples if plan.convert.precision == "int8" else 0,
+        agreement_samples=plan.convert.agreement_samples,
+    )
 
 
 def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say) -> dict[str, Artifact]:
-    """Inputs: `baseline` and `pruned` (.keras, or .tflite as it came), `inputs` (evaluation set), `source`. Outputs:
-    the variants, `report`, and `inputs` once more, in the types that the files take; several are each `inputs/NAME`.
+    """Inputs: `baseline` and `pruned` (.keras, or .tflite as it came), `dataset`, `inputs` (evaluation set), `source`.
+    Outputs: the variants, `report`, and `inputs` once more, in the types that the files take; several are each
+    `inputs/NAME`.
 
+
+    The baseline is in float32 whatever the precision of the others, so that the gates hold what it costs as well.
     Raises `Disagreement` when sparse and dense differ by more than the limit.
     """
     say("baseline")
     baseline = _dense_file(inputs["baseline"], inputs.get("source"))
+    representative = None
+    if options.precision == "int8":
+        training = data.load(inputs["dataset"].path).x_train
+        representative = training[spread(len(training), options.representative_samples)]
     say("pruned")
     evaluation = load_samples("inputs", inputs)
     samples = evaluation[spread(len(evaluation), options.agreement_samples)]
-    untouched = inputs["pruned"] == inputs["baseline"]
-    dense = baseline if untouched else _dense_file(inputs["pruned"], inputs.get("source"))
-    sparse, report = sparse_twin(dense, samples)
+    untouched = inputs["pruned"] == inputs["baseline"] and options.precision == "float32"
+    dense = (
+        baseline
+        if untouched
+        else _dense_file(inputs["pruned"], inputs.get("source"), options.precision, representative)
+    )
+    sparse, report = sparse_twin(dense, samples, options.precision)
     say(f"baseline {len(baseline):,}, dense {len(dense):,}, sparse {len(sparse):,} bytes")
     typed = _typed(evaluation, read_signature(dense, "the converted model"))
     contents = dict(zip(VARIANTS, (baseline, dense, sparse), strict=True))
@@ -60,9 +79,16 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     }
 
 
-def _dense_file(model: Artifact, source: Artifact | None) -> bytes:
+def _dense_file(
+    model: Artifact,
+    source: Artifact | None,
+    precision: Precision = "float32",
+    representative: Samples | None = None,
+) -> bytes:
     """The model as a .tflite file of dense weights; one that came as such a file, its very bytes."""
-    return model.path.read_bytes() if model.kind == "tflite" else to_tflite(load_model(model, source))
+    if model.kind == "tflite":
+        return model.path.read_bytes()
+    return to_tflite(load_model(model, source), precision, representative)
 
 
 def _typed(samples: Samples, signature: Signature) -> Samples:
@@ -77,16 +103,22 @@ def _typed(samples: Samples, signature: Signature) -> Samples:
     )
 
 
-def sparse_twin(dense: bytes, samples: Samples) -> tuple[bytes, dict[str, Any]]:
-    """A dense file's sparse twin, and the report of encodings and of their agreement on `samples` of its inputs.
+def sparse_twin(
+    dense: bytes,
+    samples: Samples,
+    precision: Precision = "float32",
+    make: Callable[[bytes], tuple[bytes, list[EncodingDecision]]] = make_sparse,
+) -> tuple[bytes, dict[str, Any]]:
+    """A dense file's sparse twin, as `make` makes it, and the report of encodings and of their agreement on `samples`
+    of its inputs.
 
     Raises `Disagreement` when their answers differ by more than the limit on this machine.
     """
-    sparse, decisions = make_sparse(dense)
-    agreement = compare_all(
-        by_name(outputs_on_host(dense, samples)), by_name(outputs_on_host(sparse, samples))
-    )
+    sparse, decisions = make(dense)
+    quantum = output_quantum(dense, "the converted model")
+    answers = by_name(outputs_on_host(dense, samples)), by_name(outputs_on_host(sparse, samples))
+    agreement = compare_all(*answers, precision, quantum)
     if not agreement.agrees:
         raise Disagreement(f"convert: nothing was deployed: on this machine {agreement.sentence}")
     encodings = [decision.model_dump() for decision in decisions]
-    return sparse, {"encodings": encodings, "agreement": agreement.model_dump()}
+    return sparse, {"encodings": encodings, "agreement": agreement.model_dump(), "quantum": quantum}

@@ -61,14 +61,23 @@ def run(
     measurements: dict[str, Measurement],
     file_bytes: dict[str, int],
     emulated: bool,
+    quantum: float = 0.0,
 ) -> dict[str, Any]:
-    """The fields of a `TargetResult` that judging fills, the headline and the exit code among them."""
+    """The fields of a `TargetResult` that judging fills, the headline and the exit code among them.
+
+    `quantum` is the step between neighbouring outputs of the dense and the sparse file.
+    """
     valid = validity.check(measurements, session.environment, plan.measure.repetitions)
     judged: dict[str, Any] = {
         "measurements": measurements,
         "environment": session.environment,
         "validity": valid,
-        "agreement": compare_all(by_name(session.outputs["dense"]), by_name(session.outputs["sparse"])),
+        "agreement": compare_all(
+            by_name(session.outputs["dense"]),
+            by_name(session.outputs["sparse"]),
+            plan.convert.precision,
+            quantum,
+        ),
     }
     if valid.state == "invalid":
         return judged | _ended(ExitCode.DEVICE, f"invalid measurement, nothing installed: {valid.reasons[0]}")

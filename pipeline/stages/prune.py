@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
 from pipeline.artifacts import Artifact, Store
@@ -17,26 +14,20 @@ from pipeline.errors import UserError
 from pipeline.models import data, metrics
 from pipeline.models.fitting import check_fits, loss_for
 from pipeline.models.load import load_model, save_model
-from pipeline.models.ports import answers, output_ports
+from pipeline.models.ports import answers
 from pipeline.models.quiet import keras_module
 from pipeline.models.sample_gradients import Objective
 from pipeline.models.samples import Samples
 from pipeline.plan import PlanBase
-from pipeline.plan_pruning import NONE, FineTuneSection, RefitHeadSection, RefitSection, SamplesSection
+from pipeline.plan_pruning import NONE
 from pipeline.progress import Say
 from pipeline.pruning import importance
-from pipeline.pruning.batch_norm import reestimate
-from pipeline.pruning.bias_correction import correct_biases
 from pipeline.pruning.budget import Budget
-from pipeline.pruning.decision import LayerDecision
-from pipeline.pruning.distillation import Distillation
-from pipeline.pruning.head_refit import refit_head
-from pipeline.pruning.output_refit import refit_outputs
 from pipeline.pruning.prune import PrunedModel, left_whole, prune_model
-from pipeline.pruning.recovery import fine_tune
 from pipeline.pruning.rounds import prune_in_rounds
 from pipeline.pruning.rules import Rule
 from pipeline.sparse_tflite.float_model import read_float_model
+from pipeline.stages.recover import Recoverer, Recovery, order, recovery, shuffled
 
 TOOLS = ("tensorflow", "keras", "numpy", "scipy")
 
@@ -49,46 +40,38 @@ class Options(BaseModel):
     method: str
     method_options: SerializeAsAny[BaseModel]
     metric: str
+    output: str | None
     sparsity: float | None = None
     budget: Budget | None = None
     granularity: str = "element"
     allocation: str = "auto"
     rules: tuple[Rule, ...] = ()
-    bias_correction: SamplesSection | None = None
-    batch_norm: SamplesSection | None = None
-    refit_head: RefitHeadSection | None = None
-    refit: RefitSection | None = None
-    fine_tune: FineTuneSection | None = None
+    recovery: Recovery = Recovery()
     loss: str | dict[str, str] | None = None
-    output: str | None = None
 
 
 def options(plan: PlanBase) -> Options:
     """The part of the plan that this stage sees: of its section nothing when nothing is pruned."""
-    if not plan.prune.prunes:
+    section = plan.prune
+    if not section.prunes:
         return Options(
-            method=plan.prune.method,
-            method_options=plan.prune.options,
+            method=section.method,
+            method_options=section.options,
             metric=plan.metric.source,
             output=plan.metric.output,
         )
-    tuning = plan.prune.fine_tune if plan.prune.fine_tune.epochs else None
     return Options(
-        method=plan.prune.method,
-        sparsity=plan.prune.share,
-        budget=plan.prune.budget,
-        granularity=plan.prune.granularity,
-        allocation=plan.prune.allocation,
-        rules=plan.prune.rules,
-        method_options=plan.prune.options,
-        bias_correction=plan.prune.bias_correction if plan.prune.bias_correction.samples else None,
-        batch_norm=plan.prune.batch_norm if plan.prune.batch_norm.samples else None,
-        refit_head=plan.prune.refit_head if plan.prune.refit_head.steps else None,
-        refit=plan.prune.refit if plan.prune.refit.steps else None,
-        fine_tune=tuning,
-        loss=plan.loss if tuning or plan.prune.needs_labels else None,
+        method=section.method,
+        method_options=section.options,
         metric=plan.metric.source,
         output=plan.metric.output,
+        sparsity=section.share,
+        budget=section.budget,
+        granularity=section.granularity,
+        allocation=section.allocation,
+        rules=section.rules,
+        recovery=recovery(section),
+        loss=plan.loss if section.fine_tune.epochs or section.needs_labels else None,
     )
 
 
@@ -103,25 +86,23 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     """Inputs: `model`, `dataset`, and where the user wrote them `source` and `metric`. Outputs: `model`, `report`."""
     if options.method == NONE:
         return _leave_whole(options, inputs, store, say)
-    keras_module().utils.set_random_seed(options.fine_tune.seed if options.fine_tune else 0)
+    tuning = options.recovery.fine_tune
+    keras_module().utils.set_random_seed(tuning.seed if tuning else 0)
     model = load_model(inputs["model"], inputs.get("source"))
     dataset = data.load(inputs["dataset"].path)
     check_fits(model, dataset)
-    before = _metric(options, inputs, model, dataset)
-    calibration = _calibration(options, dataset)
-    pruned = _pruned(options, model, calibration, dataset, say)
-    pruned = _means_restored(options, model, pruned, dataset, say)
-    _refit_head(options.refit_head, model, pruned, dataset, say)
-    _refit(options.refit, model, pruned, dataset, say)
+    before = _metric(options, inputs, answers(model, dataset.x_test), dataset)
+    recoverer = Recoverer(options.recovery, model, dataset, say)
+    pruned = recoverer.without_labels(_pruned(options, model, dataset, recoverer, say))
     report: dict[str, Any] = {
         "decisions": [decision.model_dump() for decision in pruned.decisions],
         "metric_before": before,
-        "metric_pruned": _metric(options, inputs, pruned.model, dataset),
+        "metric_pruned": _metric(options, inputs, answers(pruned.model, dataset.x_test), dataset),
     }
     report["metric_after"] = report["metric_pruned"]
-    if options.fine_tune is not None and options.loss is not None:
-        _fine_tune(options.fine_tune, options.loss, model, pruned, dataset, say)
-        report["metric_after"] = _metric(options, inputs, pruned.model, dataset)
+    if tuning is not None and options.loss is not None:
+        recoverer.train(pruned, options.loss)
+        report["metric_after"] = _metric(options, inputs, answers(pruned.model, dataset.x_test), dataset)
     report["parameters_before"] = int(model.count_params())
     report["parameters_after"] = int(pruned.model.count_params())
     say(f"{options.metric} {before:.4f} before, {report['metric_after']:.4f} after")
@@ -131,9 +112,9 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
 
 
 def _pruned(
-    options: Options, dense: Any, calibration: Samples | None, dataset: data.Dataset, say: Say
+    options: Options, dense: Any, dataset: data.Dataset, recoverer: Recoverer, say: Say
 ) -> PrunedModel:
-    objective = _objective(options, dense, dataset)
+    calibration, objective = _calibration(options, dataset), _objective(options, dense, dataset)
 
     def prune(model: Any, sparsity: float | None) -> PrunedModel:
         try:
@@ -153,42 +134,10 @@ def _pruned(
         except ValueError as error:
             raise UserError(f"prune: {error}") from error
 
-    if options.refit is None or options.refit.rounds == 1 or options.sparsity is None:
+    refit = options.recovery.refit
+    if refit is None or refit.rounds == 1 or options.sparsity is None:
         return prune(dense, options.sparsity)
-    return prune_in_rounds(
-        dense,
-        options.sparsity,
-        options.refit.rounds,
-        prune,
-        lambda pruned: _refit(options.refit, dense, pruned, dataset, say),
-    )
-
-
-def _means_restored(
-    options: Options, dense: Any, pruned: PrunedModel, dataset: data.Dataset, say: Say
-) -> PrunedModel:
-    """The biases, then the batch-norm statistics, as the plan asks; decisions say what became of each layer."""
-    steps: Mapping[str, Callable[[Samples], dict[str, str]]] = {
-        "bias_correction": lambda x: correct_biases(dense, pruned.model, x, pruned.outputs),
-        "batch_norm": lambda x: reestimate(dense, pruned.model, x),
-    }
-    decisions = pruned.decisions
-    for key, step in steps.items():
-        section: SamplesSection | None = getattr(options, key)
-        if section is None:
-            continue
-        try:
-            told = step(_shuffled(dataset)[: section.samples])
-        except ValueError as error:
-            raise UserError(f"prune.{key}: {error}") from error
-        for layer, sentence in told.items():
-            say(f"{layer}: {sentence}")
-        decisions = [_with_sentence(each, told.get(each.layer.split("/")[0])) for each in decisions]
-    return replace(pruned, decisions=decisions)
-
-
-def _with_sentence(decision: LayerDecision, sentence: str | None) -> LayerDecision:
-    return decision.model_copy(update={"reason": f"{decision.reason} {sentence}"}) if sentence else decision
+    return prune_in_rounds(dense, options.sparsity, refit.rounds, prune, recoverer.refit)
 
 
 def _leave_whole(
@@ -203,7 +152,7 @@ def _leave_whole(
         model = load_model(inputs["model"], inputs.get("source"))
         outputs, parameters = answers(model, dataset.x_test), int(model.count_params())
         decisions = [decision.model_dump() for decision in left_whole(model)]
-    metric = metrics.evaluate(options.metric, inputs.get("metric"), dataset.y_test, outputs, options.output)
+    metric = _metric(options, inputs, outputs, dataset)
     say(f"nothing is pruned; {options.metric} {metric:.4f}")
     report: dict[str, Any] = {"decisions": decisions}
     report |= dict.fromkeys(("metric_before", "metric_pruned", "metric_after"), metric)
@@ -211,102 +160,25 @@ def _leave_whole(
     return {"model": inputs["model"], "report": store.put_json(report)}
 
 
-def _refit_head(
-    section: RefitHeadSection | None, dense: Any, pruned: PrunedModel, dataset: data.Dataset, say: Say
-) -> None:
-    if section is None:
-        return
-    samples = _shuffled(dataset)[: section.samples]
-    try:
-        distances = refit_head(dense, pruned.model, pruned.masks, samples, section.steps, section.temperature)
-    except ValueError as error:
-        raise UserError(f"prune.refit_head: {error}") from error
-    _say_distances("refit of the head", distances, say)
-
-
-def _refit(
-    section: RefitSection | None, dense: Any, pruned: PrunedModel, dataset: data.Dataset, say: Say
-) -> None:
-    if section is None:
-        return
-    samples = _shuffled(dataset)[: section.samples]
-    try:
-        distances = refit_outputs(dense, pruned.model, pruned.masks, samples, section.steps)
-    except ValueError as error:
-        raise UserError(f"prune.refit: {error}") from error
-    _say_distances("refit", distances, say)
-
-
-def _say_distances(what: str, distances: Sequence[float], say: Say) -> None:
-    if distances:
-        say(
-            f"{what} in {len(distances) - 1} steps, distance to the unpruned outputs"
-            f" {distances[0]:.3g} before, {distances[-1]:.3g} after"
-        )
-
-
-def _metric(options: Options, inputs: Mapping[str, Artifact], model: Any, dataset: data.Dataset) -> float:
-    outputs = answers(model, dataset.x_test)
+def _metric(
+    options: Options, inputs: Mapping[str, Artifact], outputs: Samples, dataset: data.Dataset
+) -> float:
     return metrics.evaluate(options.metric, inputs.get("metric"), dataset.y_test, outputs, options.output)
 
 
 def _calibration(options: Options, dataset: data.Dataset) -> Samples | None:
     """The samples that the method's options ask for."""
-    wanted: int = getattr(options.method_options, "calibration_samples", 0)
-    return _shuffled(dataset)[:wanted] if wanted else None
+    wanted = _wanted(options)
+    return shuffled(dataset, wanted) if wanted else None
 
 
 def _objective(options: Options, model: Any, dataset: data.Dataset) -> Objective | None:
     """What training lowers on the calibration samples, for a method that needs labels."""
     if options.loss is None or "labels" not in importance.load(options.method).NEEDS:
         return None
-    wanted: int = getattr(options.method_options, "calibration_samples", 0)
-    targets = dataset.y_train[_order(dataset)[:wanted]]
+    targets = dataset.y_train[order(dataset)[: _wanted(options)]]
     return Objective(targets, loss_for(model, options.loss, dataset.y_train))
 
 
-def _shuffled(dataset: data.Dataset) -> Samples:
-    """The training inputs in a random order with a fixed seed: data often comes sorted by class."""
-    return dataset.x_train[_order(dataset)]
-
-
-def _order(dataset: data.Dataset) -> NDArray[np.int64]:
-    return np.random.default_rng(0).permutation(len(dataset.x_train))
-
-
-def _fine_tune(
-    fit: FineTuneSection,
-    loss: str | Mapping[str, str],
-    dense: Any,
-    pruned: PrunedModel,
-    dataset: data.Dataset,
-    say: Say,
-) -> None:
-    gradual = fit.schedule == "gradual"
-    if gradual:
-        pruned.model.set_weights(dense.get_weights())
-    distillation = None
-    if fit.distill:
-        activations = [port.activation for port in output_ports(dense)]
-        distillation = Distillation(
-            answers(dense, dataset.x_train), activations, fit.distill, fit.temperature
-        )
-    try:
-        fine_tune(
-            pruned.model,
-            pruned.masks,
-            dataset.x_train,
-            dataset.y_train,
-            loss=loss_for(pruned.model, loss, dataset.y_train),
-            epochs=fit.epochs,
-            batch_size=fit.batch_size,
-            learning_rate=fit.learning_rate,
-            seed=fit.seed,
-            on_epoch=lambda epoch, loss: say(
-                f"fine-tuning, epoch {epoch + 1} of {fit.epochs}, loss {loss:.4f}"
-            ),
-            gradual=gradual,
-            distillation=distillation,
-        )
-    except ValueError as error:
-        raise UserError(f"prune.fine_tune: {error}") from error
+def _wanted(options: Options) -> int:
+    return int(getattr(options.method_options, "calibration_samples", 0))

@@ -1,0 +1,67 @@
+"""Sparse weights as they suit a runtime and a core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.sparse_tflite.decide import BAD, DIRECT, Decision, choose, decide
+from pipeline.sparse_tflite.encode import OVERHEAD, stored_as, why_not
+from pipeline.sparse_tflite.flatbuffer import damage_is_told
+from pipeline.sparse_tflite.fully_connected import Choice, EncodingDecision, make_sparse
+from pipeline.sparse_tflite.operators import read_graphs
+from pipeline.sparse_tflite.runtimes import Runtime
+from pipeline.sparse_tflite.weights import Key, Reader
+from targets.cores import Core
+
+
+def make_suited(
+    content: bytes, runtime: Runtime, core: Core, name: str = "model.tflite"
+) -> tuple[bytes, list[EncodingDecision]]:
+    """Rewrite a dense .tflite file with each tensor of weights stored as `decide` finds best, where that is smaller.
+
+    What is written is looked at once more: where an operator of it would be wrong or not load that was well before,
+    nothing goes behind DENSIFY, and if that is not enough, all stays dense.
+    """
+    with damage_is_told(name):
+        wanted = choose(read_graphs(content, name), runtime, core)
+        unwell = _unwell(content, runtime, core, name)
+    for densify in (True, False):
+        sparse, decisions = make_sparse(content, name, _chooser(wanted, densify))
+        if _unwell(sparse, runtime, core, name) <= unwell:
+            return sparse, decisions
+    return make_sparse(content, name, _chooser({}, False))
+
+
+def _chooser(wanted: dict[Key, Decision], densify: bool) -> Choice:
+    def chosen(
+        model: Any, key: Key, readers: list[Reader], values: np.ndarray | None
+    ) -> tuple[str, int, str]:
+        decision = wanted.get(key)
+        if decision is None or values is None:
+            return "dense", 0, "no rule of the runtime is about these weights; they are left as they are"
+        if decision.encoding == "dense":
+            return "dense", 0, decision.reason
+        if decision.encoding not in DIRECT and not densify:
+            return "dense", 0, "with weights behind DENSIFY, an operator of the model would answer wrongly"
+        refused = why_not(model, key, readers, decision.encoding)
+        if refused is not None:
+            return "dense", 0, f"{refused}; its zeros are stored densely"
+        size = stored_as(values, decision.encoding).nbytes
+        if size + OVERHEAD[decision.encoding] >= values.nbytes:
+            return "dense", 0, f"sparse storage would take {size:,} bytes, dense takes {values.nbytes:,}"
+        return decision.encoding, size, f"{decision.outcome}: {decision.reason}"
+
+    return chosen
+
+
+def _unwell(content: bytes, runtime: Runtime, core: Core, name: str) -> set[tuple[int, str]]:
+    """The operators that would be wrong or not load, by graph and by what they write."""
+    return {
+        (at, operator.title)
+        for at, graph in enumerate(read_graphs(content, name))
+        for operator in graph.operators
+        if decide(operator, runtime, core, operator.weights.encoding if operator.weights else "dense").outcome
+        in BAD
+    }

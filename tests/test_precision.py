@@ -1,0 +1,91 @@
+"""Models in float16 and int8: what the files hold, how near their answers are, and one deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.measurement.agreement import LIMITS, compare
+from pipeline.sparse_tflite.flatbuffer import read_model
+from pipeline.sparse_tflite.keras_conversion import outputs_on_host, to_tflite
+from pipeline.sparse_tflite.precision import Precision
+from pipeline.sparse_tflite.quantum import output_quantum
+from pipeline.sparse_tflite.schema import schema
+from tests.workspace import Workspace
+
+X = np.random.default_rng(1).normal(size=(40, 6, 6, 2)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(8, 3, activation="relu"), keras.layers.Flatten(), keras.layers.Dense(64)]
+    return keras.Sequential([keras.Input((6, 6, 2)), *layers, keras.layers.Dense(5)])
+
+
+@pytest.fixture(scope="module")
+def float32(model: Any) -> bytes:
+    return to_tflite(model)
+
+
+@pytest.mark.parametrize(
+    ("precision", "size", "error"),
+    [("float16", 0.6, 2e-3), ("dynamic_range", 0.4, 0.03), ("int8", 0.45, 0.06)],
+)
+def test_each_precision_is_smaller_and_answers_nearly_the_same(
+    model: Any, float32: bytes, precision: Precision, size: float, error: float
+) -> None:
+    content = to_tflite(model, precision, X if precision == "int8" else None)
+    assert len(content) < size * len(float32)
+    expected = outputs_on_host(float32, X)
+    difference = np.abs(outputs_on_host(content, X) - expected).max() / np.abs(expected).max()
+    assert 0 < difference < error
+    graph = read_model(content, "converted").subgraphs[0]
+    ends = {graph.tensors[index].type for index in (*graph.inputs, *graph.outputs)}
+    assert ends == {schema().TensorType.FLOAT32}
+    assert to_tflite(model, precision, X if precision == "int8" else None) == content
+
+
+def test_matrices_in_dynamic_range_are_of_a_version_that_older_runtimes_have(model: Any) -> None:
+    converted = read_model(to_tflite(model, "dynamic_range"), "converted")
+    kind = schema().BuiltinOperator.FULLY_CONNECTED
+    assert {code.version for code in converted.operatorCodes if code.builtinCode == kind} == {9}
+
+
+def test_answers_in_int8_are_multiples_of_the_quantum(model: Any, float32: bytes) -> None:
+    content = to_tflite(model, "int8", X)
+    quantum = output_quantum(content, "converted")
+    steps = outputs_on_host(content, X) / quantum
+    assert quantum > 0 and np.abs(steps - np.round(steps)).max() < 1e-3
+    assert output_quantum(float32, "converted") == 0
+
+
+def test_int8_without_representative_inputs_is_refused(model: Any) -> None:
+    with pytest.raises(Exception, match="int8 needs representative inputs"):
+        to_tflite(model, "int8")
+
+
+def test_a_precision_has_its_limit_of_agreement() -> None:
+    twin = np.array([[8.0, -3.0]], np.float32)
+    for precision, limit in LIMITS.items():
+        assert compare(twin, twin + 0.9 * limit * 8, precision).agrees
+        assert not compare(twin, twin + 1.1 * limit * 8, precision).agrees
+    assert compare(twin, twin + 0.25, "int8", quantum=0.25).agrees
+    assert not compare(twin, twin + 0.5, "int8", quantum=0.25).agrees
+    assert compare(twin, twin + 0.25, "int8", quantum=0.25).limit == pytest.approx(0.25 / 8, rel=0.02)
+
+
+def test_an_int8_model_is_deployed_beside_its_float_baseline(tmp_path: Path, home: Path) -> None:
+    workspace = Workspace(tmp_path, home)
+    ended = workspace.run("deploy", "plan.yaml", "--set", "convert.precision=int8")
+    assert ended.code == 0, ended.err
+    found = workspace.result()
+    variants, local = found["model"]["variants"], found["targets"]["local"]
+    assert variants["baseline"]["digest"] != variants["dense"]["digest"] == variants["sparse"]["digest"]
+    assert local["agreement"]["limit"] > 1e-3 and local["agreement"]["agrees"]
+    assert local["measurements"]["dense"]["metric"] > 0.6
