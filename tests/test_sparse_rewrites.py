@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.progress import Progress
 from pipeline.sparse_tflite import runtimes
 from pipeline.sparse_tflite.decide import choose
+from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.keras_conversion import outputs_on_host
 from pipeline.sparse_tflite.operators import read_graphs
 from pipeline.sparse_tflite.rewrites import load, names, rewrite
@@ -151,6 +152,13 @@ def test_a_network_as_keras_has_them_is_brought_inside_the_rules() -> None:
     assert {each.outcome for each in pruned} == {"runs sparse"}
     expected = answers(content)
     np.testing.assert_allclose(answers(rewritten), expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_a_batch_stays_open_in_a_model_of_several_subgraphs() -> None:
+    model = read_model(file("batch_one"), "open")
+    model.subgraphs = [*model.subgraphs, *model.subgraphs]
+    content = write_model(model)
+    assert rewrite(content, ["batch_one"]) == (content, {"batch_one": 0})
 
 
 def test_an_unknown_rewrite_is_told() -> None:

@@ -13,7 +13,12 @@ SENTENCE = "an open batch becomes 1, and the shapes that were computed from it c
 
 
 def apply(editor: Editor) -> int:
-    """Fix the batch where it alone is open; returns 1 when that changed anything."""
+    """Fix the batch where it alone is open; returns 1 when that changed anything.
+
+    Not in a model of several subgraphs: in the body of a loop, what is open may be something else.
+    """
+    if len(editor.model.subgraphs) > 1:
+        return 0
     tensors = editor.graph.tensors
     signatures = [numbers(tensor.shapeSignature) for tensor in tensors]
     inputs = numbers(editor.graph.inputs)
