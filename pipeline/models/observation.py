@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from pipeline.models.graph import Graph
 from pipeline.models.kernels import Kernel
-from pipeline.models.samples import Samples
+from pipeline.models.samples import Samples, fitting_batch
 
 Array = NDArray[Any]
-# Samples of a batch; a step of a sequence takes about the same time whether there are many of them or few.
+# The least samples of a batch; a step of a sequence takes about the same time whether there are many of them or few.
 _BATCH = 64
 _STEPWISE_BATCH = 256
 # Told of a product: the kernel's name, what entered, and what came of it, tensors both.
@@ -55,7 +55,7 @@ def entering(
     """
     import keras
 
-    batch_size = batch_size or (_STEPWISE_BATCH if _recurrent(kernel) else _BATCH)
+    batch_size = batch_size or (_STEPWISE_BATCH if _recurrent(kernel) else _batch(samples))
     if kernel.is_product:
         for found in wired.inputs(kernel.node.name, samples, batch_size):
             yield found, np.ones(len(found), bool)
@@ -74,6 +74,11 @@ def entering(
         found = np.concatenate([np.asarray(keras.ops.convert_to_numpy(x), np.float32) for x in seen])
         counted = np.concatenate([np.asarray(mask, bool) for mask in masks] or [np.ones(len(found), bool)])
         yield found, counted
+
+
+def _batch(samples: Samples) -> int:
+    """More samples where they are small: each batch costs as much again as some hundred of them."""
+    return max(_BATCH, fitting_batch(samples, elements=1 << 18))
 
 
 @contextmanager

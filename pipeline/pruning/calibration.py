@@ -32,10 +32,11 @@ def moments(batches: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]]
     for now, trained in batches:
         x = now.astype(np.float64)
         hessian = hessian + 2 * x.T @ x
-        drift = drift + 2 * x.T @ (trained - x)
+        # Where nothing was pruned yet, both are one array.
+        drift = drift + (0 if trained is now else 2 * x.T @ (trained - x))
         count += len(x)
     _check(count, hessian, drift)
-    return Moments(hessian / count, drift / count)
+    return Moments(hessian / count, np.broadcast_to(drift / count, hessian.shape))
 
 
 def mean_and_variance(

@@ -78,13 +78,21 @@ def kernel_moments(
         return np.concatenate([found, np.ones((len(found), 1), found.dtype)], axis=1) if constant else found
 
     def pairs() -> Iterator[tuple[Array, Array]]:
+        if now is trained:
+            for x, counted in observation.entering(trained, kernel, calibration):
+                yield (once := x[counted]), once
+            return
         both = ((now, kernel), (trained, kernel_named(trained, name)))
         found = (observation.entering(wired, each, calibration) for wired, each in both)
         for (x, counted), (x0, counted0) in zip(*found, strict=True):
             which = counted & counted0
             yield x[which], x0[which]
 
-    return moments((rows(x[part]), rows(x0[part])) for x, x0 in pairs() for part in _parts(kernel, x))
+    def both_rows(x: Array, x0: Array, part: slice) -> tuple[Array, Array]:
+        found = rows(x[part])
+        return found, found if x0 is x else rows(x0[part])
+
+    return moments(both_rows(x, x0, part) for x, x0 in pairs() for part in _parts(kernel, x))
 
 
 def _parts(kernel: Kernel, entering: Array) -> Iterator[slice]:
