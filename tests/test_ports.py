@@ -191,6 +191,24 @@ def test_outputs_that_the_plan_mistakes_are_told(
 
 
 @pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["prune.refit_head.steps=1"], "prune.refit_head: expected a model of one output, received one of 2"),
+        (
+            ["train.when=never", "train.loss=nonsense", "prune.fine_tune.epochs=1"],
+            "train.loss: Keras 3.* knows no loss 'nonsense'",
+        ),
+    ],
+)
+def test_what_recovery_cannot_do_is_told_before_anything_is_pruned(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, settings: list[str], words: str
+) -> None:
+    monkeypatch.delattr("pipeline.stages.prune.prune_model")
+    with pytest.raises(UserError, match=words):
+        run(tmp_path, store, *settings)
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
         (

@@ -60,6 +60,11 @@ def refit_head(
     return found.distances
 
 
+def check_head(model: Any) -> None:
+    """Raise `ValueError` for a model that `refit_head` refuses."""
+    _head(Graph(model))
+
+
 def _head(wired: Graph) -> tuple[Sequence[Node], Distance]:
     """The Dense layers at the model's end, and how its outputs are compared."""
     if len(wired.model.outputs) != 1:
