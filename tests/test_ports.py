@@ -180,6 +180,10 @@ def test_a_model_of_several_ports_is_converted_on_its_own(
             "train.loss: expected a loss for each output of the model, kind, amount; received one for kind",
         ),
         (["train.loss=crossentropy"], "the model tells 2 classes by amount"),
+        (
+            ["train.loss={kind: categorical_crossentropy, amount: mse}"],
+            "categorical_crossentropy needs targets like the model's output kind (3,), received ()",
+        ),
     ],
 )
 def test_outputs_that_the_plan_mistakes_are_told(
