@@ -116,6 +116,7 @@ def classifier(ending: str) -> Any:
     closing = {
         "activation": [layers.Dense(3, activation="softmax", name="out")],
         "layer": [layers.Dense(3, name="out"), layers.Softmax()],
+        "activation layer": [layers.Dense(3, name="out"), layers.Activation("sigmoid")],
         "linear": [layers.Dense(3, use_bias=False, name="out")],
     }[ending]
     return keras.Sequential(
@@ -131,7 +132,7 @@ def classifier(ending: str) -> Any:
     )
 
 
-@pytest.mark.parametrize("ending", ["activation", "layer", "linear"])
+@pytest.mark.parametrize("ending", ["activation", "layer", "activation layer", "linear"])
 @pytest.mark.parametrize("method", ["neuron", "magnitude"])
 def test_a_model_comes_closer_and_what_was_removed_stays_away(ending: str, method: str) -> None:
     dense, x, fresh = classifier(ending), inputs(600, 4, 4, 2), inputs(200, 4, 4, 2, seed=7)

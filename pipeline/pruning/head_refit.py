@@ -75,6 +75,8 @@ def _head(wired: Graph) -> tuple[Sequence[Node], Distance]:
     node: Node | None = end
     if end.kind == "Softmax":
         kind, node = "softmax", _producer(wired, end)
+    elif end.kind == "Activation":
+        node = _producer(wired, end)
     while node is not None and (node.kind == "Dropout" or _is_plain(node, last=not found)):
         if node.kind == "Dense":
             found.insert(0, node)
