@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.measurement.agreement import compare_all
 from pipeline.models import data, sources
 from pipeline.models.graph import Graph
-from pipeline.models.ports import answers
+from pipeline.models.ports import answers, output_ports
 from pipeline.models.samples import NamedArrays, as_type, at_key, by_name, in_order, keyed
 from pipeline.models.sensitivity import sensitivity
 from pipeline.plan import plan_model
@@ -337,3 +337,16 @@ def test_the_agreement_of_several_outputs_is_that_of_the_worst() -> None:
     assert not apart.agrees and apart.sentence.startswith("b: the sparse file differs")
     broken = compare_all(twin, {"a": twin["a"] * np.nan, "b": twin["b"] * 2})
     assert not broken.agrees and broken.output == "a"
+
+
+def test_what_only_passes_an_output_on_does_not_hide_its_activation() -> None:
+    entering = keras.Input((4,))
+    answer = keras.layers.Dense(4, activation="softmax", name="answer")(entering)
+    passed = keras.layers.Identity(name="passed")(keras.layers.Reshape((1, 4))(answer))
+    turned = keras.layers.Reshape((4, 1), name="turned")(answer)
+    ports = output_ports(keras.Model(entering, [answer, passed, turned]))
+    assert [(port.name, port.activation) for port in ports] == [
+        ("answer", "softmax"),
+        ("passed", "softmax"),
+        ("turned", "reshape"),
+    ]
