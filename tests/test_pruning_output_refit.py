@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.models.quiet import keras_module
 from pipeline.pruning import gauss_newton
-from pipeline.pruning.output_refit import refit_outputs
+from pipeline.pruning.output_refit import check_outputs, refit_outputs
 
 keras = keras_module()
 layers = keras.layers
@@ -80,3 +80,11 @@ def test_where_the_hessian_is_not_formed_the_answers_come_as_close(monkeypatch: 
         distances.append(refit_outputs(dense, pruned, {"hidden": mask}, x, steps=1))
         assert not np.asarray(pruned.get_layer("hidden").kernel)[~mask].any()
     assert distances[1] == pytest.approx(distances[0], rel=0.02)
+
+
+def test_a_model_in_which_nothing_can_be_moved_is_refused() -> None:
+    keras = keras_module()
+    x, recurrent = np.zeros((1, 4, 3), np.float32), [keras.Input((4, 3)), keras.layers.LSTM(2)]
+    with pytest.raises(ValueError, match="it has none"):
+        check_outputs(keras.Sequential(recurrent), x)
+    check_outputs(keras.Sequential([*recurrent, keras.layers.Dense(2)]), x)

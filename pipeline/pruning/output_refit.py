@@ -45,9 +45,14 @@ def refit_outputs(
 
 
 def check_outputs(model: Any, samples: Samples) -> None:
-    """Raise `ValueError` for a model that `refit_outputs` refuses, whatever was pruned."""
-    if names := _names(model):
-        KerasNetwork(model, names, samples[:1])
+    """Raise `ValueError` for a model that `refit_outputs` refuses, whatever was pruned, or in which it finds nothing
+    to move."""
+    names = _names(model)
+    if not names:
+        raise ValueError(
+            "expected a Dense layer or a plain convolution that the model calls once, it has none"
+        )
+    KerasNetwork(model, names, samples[:1])
 
 
 def _names(model: Any) -> list[str]:
