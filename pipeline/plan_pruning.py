@@ -120,6 +120,11 @@ class PruneBase(Section):
                 f"fine_tune.schedule: gradual removes single weights, and the granularity is {self.granularity};"
                 " leave one of them out"
             )
+        if self.fine_tune.schedule == "gradual" and (mended := self._mended_by()):
+            raise ValueError(
+                "fine_tune.schedule: gradual begins with the weights of the unpruned model, and nothing is left of"
+                f" what {mended[0]} did; leave one of them out"
+            )
         if pattern is not None:
             self._leave_it_to(pattern)
         elif self.sparsity is None and self.budget is None:
@@ -133,19 +138,21 @@ class PruneBase(Section):
         """Is anything removed at all? With the method `none`, no other key of the section counts."""
         return self.method != NONE
 
-    def _leave_all_in_place(self) -> None:
+    def _mended_by(self) -> list[str]:
+        """The keys that ask for a recovery without labels."""
         asked = {
             "bias_correction.samples": self.bias_correction.samples,
             "batch_norm.samples": self.batch_norm.samples,
             "refit_head.steps": self.refit_head.steps,
             "refit.steps": self.refit.steps,
-            "fine_tune.epochs": self.fine_tune.epochs,
         }
-        for key, value in asked.items():
-            if value:
-                raise ValueError(
-                    f"{key}: mends what pruning did, and the method none prunes nothing; leave it at 0"
-                )
+        return [key for key, value in asked.items() if value]
+
+    def _leave_all_in_place(self) -> None:
+        for key in [*self._mended_by(), *(["fine_tune.epochs"] if self.fine_tune.epochs else [])]:
+            raise ValueError(
+                f"{key}: mends what pruning did, and the method none prunes nothing; leave it at 0"
+            )
 
     @property
     def _sparsity_is_given(self) -> bool:

@@ -14,6 +14,12 @@ def test_accuracy_of_class_numbers_one_hot_and_probabilities() -> None:
     assert metrics.accuracy(np.array([0, 1, 1, 1]), outputs[:, 1:]) == 0.75
 
 
+@pytest.mark.parametrize("targets", [np.array([0, 3]), np.array([0, -1]), np.array([0.5, 1]), np.eye(4)[:2]])
+def test_accuracy_refuses_classes_that_the_model_cannot_tell(targets: np.ndarray) -> None:
+    with pytest.raises(UserError, match="the model tells 3 classes"):
+        metrics.accuracy(targets, np.eye(3)[:2])
+
+
 def test_accuracy_refuses_a_single_output_that_is_no_probability() -> None:
     with pytest.raises(UserError, match="let the model end with a sigmoid"):
         metrics.accuracy(np.array([0, 1]), np.array([[-0.2], [3.0]]))

@@ -111,6 +111,11 @@ def test_every_target_is_a_target_and_comments_its_keys(path: Path) -> None:
             "prune={refit: {rounds: 2, steps: 1}, method: neuron}",
             "prune.refit.rounds: neuron removes whole units",
         ),
+        (
+            "prune={method: magnitude, refit: {steps: 2}, fine_tune: {epochs: 1, schedule: gradual}}",
+            "prune.fine_tune.schedule: gradual begins with the weights of the unpruned model, and nothing is left of"
+            " what refit.steps did",
+        ),
         ("prune.fine_tune.schedule=gradual", "schedule: nothing is trained in 0 epochs"),
         ("prune.fine_tune.distill=0.5", "distill: nothing is trained in 0 epochs"),
         ("prune.fine_tune.distill=1.5", "less than or equal to 1"),

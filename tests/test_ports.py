@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.measurement.agreement import compare_all
 from pipeline.models import data, sources
 from pipeline.models.graph import Graph
-from pipeline.models.ports import answers
+from pipeline.models.ports import answers, output_ports
 from pipeline.models.samples import NamedArrays, as_type, at_key, by_name, in_order, keyed
 from pipeline.models.sensitivity import sensitivity
 from pipeline.plan import plan_model
@@ -180,6 +180,10 @@ def test_a_model_of_several_ports_is_converted_on_its_own(
             "train.loss: expected a loss for each output of the model, kind, amount; received one for kind",
         ),
         (["train.loss=crossentropy"], "the model tells 2 classes by amount"),
+        (
+            ["train.loss={kind: categorical_crossentropy, amount: mse}"],
+            "categorical_crossentropy needs targets like the model's output kind (3,), received ()",
+        ),
     ],
 )
 def test_outputs_that_the_plan_mistakes_are_told(
@@ -188,6 +192,24 @@ def test_outputs_that_the_plan_mistakes_are_told(
     with pytest.raises(UserError) as error:
         run(tmp_path, store, *settings)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["prune.refit_head.steps=1"], "prune.refit_head: expected a model of one output, received one of 2"),
+        (
+            ["train.when=never", "train.loss=nonsense", "prune.fine_tune.epochs=1"],
+            "train.loss: Keras 3.* knows no loss 'nonsense'",
+        ),
+    ],
+)
+def test_what_recovery_cannot_do_is_told_before_anything_is_pruned(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, settings: list[str], words: str
+) -> None:
+    monkeypatch.delattr("pipeline.stages.prune.prune_model")
+    with pytest.raises(UserError, match=words):
+        run(tmp_path, store, *settings)
 
 
 @pytest.mark.parametrize(
@@ -315,3 +337,16 @@ def test_the_agreement_of_several_outputs_is_that_of_the_worst() -> None:
     assert not apart.agrees and apart.sentence.startswith("b: the sparse file differs")
     broken = compare_all(twin, {"a": twin["a"] * np.nan, "b": twin["b"] * 2})
     assert not broken.agrees and broken.output == "a"
+
+
+def test_what_only_passes_an_output_on_does_not_hide_its_activation() -> None:
+    entering = keras.Input((4,))
+    answer = keras.layers.Dense(4, activation="softmax", name="answer")(entering)
+    passed = keras.layers.Identity(name="passed")(keras.layers.Reshape((1, 4))(answer))
+    turned = keras.layers.Reshape((4, 1), name="turned")(answer)
+    ports = output_ports(keras.Model(entering, [answer, passed, turned]))
+    assert [(port.name, port.activation) for port in ports] == [
+        ("answer", "softmax"),
+        ("passed", "softmax"),
+        ("turned", "reshape"),
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from pipeline.pruning import distance as distances
 from pipeline.pruning import head, importance
 from pipeline.pruning.head import Head
 from pipeline.pruning.head_refit import refit_head
@@ -74,15 +76,35 @@ def test_the_curvatures_are_the_diagonal_of_the_whole_matrix_where_inputs_are_on
     """With an input of ones, the bias alone, the diagonal of H is s itself."""
     given, weights = random_head("softmax", 2.0)
     step = head._Step(given, weights, everywhere(weights))
+    root = distances.root("softmax", given.passed(weights)[1] / 2.0)
+    assert root is not None
+    root = root / 2.0
     for level, weight in enumerate(weights):
         for column in range(weight.shape[1]):
             direction = [np.zeros(each.shape) for each in weights]
             direction[level][-1, column] = 1
             pushed = step._forward(direction)
-            curved = np.einsum("nok,no->nk", step.root, pushed)
+            curved = np.einsum("nok,no->nk", root, pushed)
             assert step.curvatures[level][column] == pytest.approx(
                 np.mean(np.sum(curved**2, axis=1)), rel=1e-4
             )
+
+
+@pytest.mark.parametrize("kind", ["squared", "softmax", "sigmoid"])
+def test_many_outputs_take_no_matrix_of_theirs_for_each_sample(kind: Any) -> None:
+    """128 KiB of outputs; the matrices would take 16 MiB."""
+    random = np.random.default_rng(0)
+    x, target = random.normal(size=(128, 2)), random.normal(size=(128, 128))
+    given, weights = Head(x, target, [], kind), [random.normal(size=(3, 128))]
+    step = head._Step(given, weights, everywhere(weights))
+    root = distances.root(kind, given.passed(weights)[1])
+    expected = np.ones(128) if root is None else np.mean(np.sum(root**2, axis=2), axis=0)
+    np.testing.assert_allclose(step.curvatures[0], expected, rtol=0.2)
+    tracemalloc.start()
+    head._Step(given, weights, everywhere(weights)).step(1e-3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 << 20
 
 
 def inputs(*shape: int, seed: int = 0) -> Array:
@@ -94,6 +116,7 @@ def classifier(ending: str) -> Any:
     closing = {
         "activation": [layers.Dense(3, activation="softmax", name="out")],
         "layer": [layers.Dense(3, name="out"), layers.Softmax()],
+        "activation layer": [layers.Dense(3, name="out"), layers.Activation("sigmoid")],
         "linear": [layers.Dense(3, use_bias=False, name="out")],
     }[ending]
     return keras.Sequential(
@@ -109,7 +132,7 @@ def classifier(ending: str) -> Any:
     )
 
 
-@pytest.mark.parametrize("ending", ["activation", "layer", "linear"])
+@pytest.mark.parametrize("ending", ["activation", "layer", "activation layer", "linear"])
 @pytest.mark.parametrize("method", ["neuron", "magnitude"])
 def test_a_model_comes_closer_and_what_was_removed_stays_away(ending: str, method: str) -> None:
     dense, x, fresh = classifier(ending), inputs(600, 4, 4, 2), inputs(200, 4, 4, 2, seed=7)

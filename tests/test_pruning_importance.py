@@ -17,6 +17,7 @@ from pipeline.pruning.elements import prune_layers
 from pipeline.pruning.granularity import parse
 from pipeline.pruning.importance import lamp, obd
 from pipeline.pruning.layer import Layer, Pruned
+from tests.workspace import ROOT
 
 METHODS = importance.names()
 ELEMENT = [name for name in METHODS if importance.load(name).GRANULARITY == "element"]
@@ -278,3 +279,9 @@ def test_moments_refuse_nothing_and_what_is_not_finite() -> None:
         moments([])
     with pytest.raises(ValueError, match="received NaN or infinity"):
         moments([(np.full((2, 2), np.nan), np.zeros((2, 2)))])
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/pruning.md"])
+def test_documents_name_every_method(document: str) -> None:
+    text = (ROOT / document).read_text()
+    assert [name for name in METHODS if f"`{name}`" not in text] == []

@@ -188,3 +188,14 @@ def grouped() -> Any:
 def test_what_cannot_be_linearised_is_said(made: Any, n: int, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         linearise(made, n)
+
+
+@pytest.mark.parametrize("recurrent", [layers.LSTM, layers.GRU, layers.SimpleRNN])
+def test_the_activation_of_a_recurrent_layer_is_not_that_of_the_output(recurrent: Any) -> None:
+    keras.utils.set_random_seed(1)
+    last = recurrent(1, activation="sigmoid", name="last")
+    model = keras.Sequential([keras.Input((4, 3)), layers.Dense(2, name="first"), last])
+    x = np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32)
+    network = KerasNetwork(model, ["first"], x)
+    assert network.measured.kinds == ("squared",)
+    np.testing.assert_allclose(network.target, model(x), rtol=1e-5)

@@ -180,6 +180,7 @@ def unusual() -> Any:
     x = layers.Dense(2, name="first")(sequence)
     x = layers.Add()([norm(x), norm(dense(dense(x)))])
     x = layers.TimeDistributed(layers.BatchNormalization(), name="timed")(inner(x))
+    x = layers.Bidirectional(layers.GRU(2, return_sequences=True), name="both")(x)
     x = layers.LSTM(3, name="lstm")(layers.EinsumDense("abc,cd->abd", (None, 4), name="einsum")(x))
     x = layers.EinsumDense("ac,cde->ade", (2, 3), bias_axes="de", name="heads")(x)
     return keras.Model(sequence, layers.EinsumDense("abc,cd->abd", (None, 2), bias_axes="d", name="out")(x))
@@ -194,6 +195,7 @@ def test_what_cannot_be_treated_is_said() -> None:
     assert said["twice"] == "the layer is shared, and serves several places of the model."
     assert said["einsum"] == "it has none."
     assert said["lstm"] == "a LSTM does not simply add them to what it puts out."
+    assert said["both"] == "a Bidirectional does not simply add them to what it puts out."
     assert said["inner"] == "a Sequential does not simply add them to what it puts out."
     assert said["heads"] == "they stand along several axes."
     assert all("moved by" in said[name] for name in ("first", "out"))

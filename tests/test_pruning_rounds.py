@@ -63,6 +63,8 @@ def test_rounds_end_at_the_sparsity_and_are_told_from_the_start() -> None:
     assert asked == pytest.approx([0.8 * (1 - 8 / 27), 0.8 * (1 - 1 / 27), 0.8])
     assert [decision.weights_before for decision in found.decisions] == nonzero(dense) == [192, 128, 24]
     assert [decision.weights_after for decision in found.decisions] == nonzero(found.model)
+    # The last round cannot tell what those before it cost.
+    assert {decision.loss_increase for decision in found.decisions} == {None}
     assert sum(nonzero(found.model)) == sum(np.count_nonzero(mask) for mask in found.masks.values()) == 69
 
 

@@ -53,7 +53,7 @@ def _loss_of(port: Port, loss: str, y: np.ndarray) -> Any:
         _check_shape(loss, y, port)
         _check_class_numbers(y, 2, port)
         return keras.losses.BinaryCrossentropy(from_logits=linear)
-    if loss == "mse":
+    if loss in ("mse", "categorical_crossentropy"):
         _check_shape(loss, y, port)
     try:
         return keras.losses.get(loss)

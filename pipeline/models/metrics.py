@@ -80,8 +80,15 @@ def accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
             f"metric accuracy: expected the probability of class 1 as the single output, received values from"
             f" {y_pred.min():g} to {y_pred.max():g}; let the model end with a sigmoid, or judge it by auc"
         )
+    told, truth = max(y_pred.shape[1], 2), _class_numbers(y_true)
+    if y_true.size not in (len(y_true), len(y_true) * told) or not np.isin(truth, range(told)).all():
+        low, high = float(y_true.min()), float(y_true.max())
+        raise UserError(
+            f"metric accuracy: the model tells {told} classes, so class numbers from 0 to {told - 1} or as many one-hot"
+            f" targets were expected; received targets of {y_true.shape[1:]}, from {low:g} to {high:g}"
+        )
     classes = y_pred.argmax(axis=1) if y_pred.shape[1] > 1 else (y_pred[:, 0] > 0.5).astype(int)
-    return float(np.mean(classes == _class_numbers(y_true)))
+    return float(np.mean(classes == truth))
 
 
 def mse(y_true: np.ndarray, y_pred: np.ndarray) -> float:

@@ -15,8 +15,8 @@ from pipeline.models.samples import Samples, in_order, of_names
 class Port:
     """An input or output: the name of the layer there, the shape of a sample, its type as numpy names it.
 
-    A size that is open is None. `activation` is the name of that which an output comes out of; where the layer has
-    none, its class in lower case.
+    A size that is open is None. `activation` is the name of that which an output comes out of, passed on perhaps by
+    layers that only reshape it; where the layer has none, its class in lower case.
     """
 
     name: str
@@ -82,7 +82,15 @@ def _structured(model: Any, side: Literal["input", "output"], values: Sequence[A
 
 
 def _port(tensor: Any) -> Port:
-    operation = tensor._keras_history.operation
-    activation = getattr(operation, "activation", None)
-    named = getattr(activation, "__name__", "") if activation else type(operation).__name__.lower()
-    return Port(operation.name, tuple(tensor.shape[1:]), str(tensor.dtype), named)
+    maker = _maker(tensor)
+    activation = getattr(maker, "activation", None)
+    named = getattr(activation, "__name__", "") if activation else type(maker).__name__.lower()
+    return Port(tensor._keras_history.operation.name, tuple(tensor.shape[1:]), str(tensor.dtype), named)
+
+
+def _maker(tensor: Any) -> Any:
+    """The operation that the tensor's numbers come from, side by side as there."""
+    history = tensor._keras_history
+    passing = type(history.operation).__name__ in ("Identity", "Reshape", "Flatten")
+    read = history.operation._inbound_nodes[history.node_index].input_tensors if passing else []
+    return _maker(read[0]) if read and read[0].shape[-1] == tensor.shape[-1] else history.operation

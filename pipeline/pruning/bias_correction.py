@@ -85,7 +85,8 @@ def _without_activations(model: Any) -> Any:
 
 def _may_have_a_bias(layer: Any) -> bool:
     """Itself, or a layer within it."""
-    within = [*getattr(layer, "layers", ()), getattr(layer, "layer", None)]
+    sides = ("layer", "forward_layer", "backward_layer")
+    within = [*getattr(layer, "layers", ()), *(getattr(layer, side, None) for side in sides)]
     own = type(layer).__name__ in KINDS or hasattr(layer, "use_bias")
     return own or any(map(_may_have_a_bias, filter(None, within)))
 

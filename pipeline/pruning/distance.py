@@ -60,6 +60,18 @@ def root(distance: Distance, f: Array) -> Array | None:
     return found
 
 
+def rooted(distance: Distance, f: Array, v: Array) -> Array:
+    """R v at outputs `f`, both (n, o), without R: of random signs v the mean of R v (R v)^T is the curvature."""
+    if distance == "squared":
+        return v
+    if distance == "sigmoid":
+        p = _sigmoid(f)
+        return np.asarray(np.sqrt(p * (1 - p)) * v)
+    p = _softmax(f)
+    side = np.sqrt(p)
+    return np.asarray(side * v - p * np.sum(side * v, axis=1, keepdims=True))
+
+
 def curved(distance: Distance, f: Array, v: Array) -> Array:
     """R R^T v at outputs `f`, both (n, o): what the gradient changes by along `v`, without R."""
     if distance == "squared":

@@ -15,7 +15,7 @@ by conjugate gradients, on products with H that cost two passes through the head
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,8 @@ ACTIVATIONS: Mapping[str, Activation] = {
 _ITERATIONS = 12
 # So many samples, at the most, make the preconditioner; it need not be exact.
 _PRECONDITIONING = 8192
+# More outputs than this are combined at random for it.
+_PROBES = 32
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def refit(
     """At most `steps` steps from `weights`, in float32, whose elements are free where `masks` are True.
 
     Ends where a step gains less than the share `tolerance` of the distance, or none gains anything. Memory: some
-    n (d + r) numbers of each layer, and n o^2.
+    n (d + r) numbers of each layer.
     """
     current: list[Array] = [weight.astype(np.float32) for weight in weights]
     damping = DAMPING
@@ -117,12 +119,7 @@ class _Step:
             ACTIVATIONS[name][1](x) for name, x in zip(head.activations, self.inputs[1:], strict=True)
         ]
         at, target = outputs / head.temperature, head.target / head.temperature
-        root = distances.root(head.kind, at)
-        if root is None:
-            root = np.broadcast_to(np.eye(at.shape[1], dtype=at.dtype), (len(at), *2 * at.shape[1:]))
-        # By the outputs themselves, of which a share 1/T is measured.
-        self.root = root / head.temperature
-        self.curvature = np.matmul(self.root, self.root.transpose(0, 2, 1))
+        self.head, self.at = head, at
         self.appended = [_appended(x) for x in self.inputs]
         pull = distances.gradient(head.kind, at, target) / head.temperature
         self.gradient = self._gathered(self._backward(pull))
@@ -139,7 +136,8 @@ class _Step:
 
         def product(vector: Array) -> Array:
             pushed = self._forward(self._scattered(vector))
-            curved = np.einsum("nop,np->no", self.curvature, pushed)
+            # By the outputs themselves, of which a share 1/T is measured.
+            curved = distances.curved(self.head.kind, self.at, pushed) / self.head.temperature**2
             return self._gathered(self._backward(curved)) + strength * vector
 
         def precondition(residual: Array) -> Array:
@@ -173,16 +171,28 @@ class _Step:
         return found
 
     def _curvatures(self, some: slice) -> list[Array]:
-        """s (r,) of each layer, from some of the samples."""
+        """s (r,) of each layer, from some of the samples; of many outputs estimated without bias by random signs."""
         found = [np.zeros(weight.shape[1], np.float32) for weight in self.weights]
-        root, slopes = self.root[some], [slope[some] for slope in self.slopes]
-        for column in range(root.shape[2]):
-            pull = root[:, :, column]
+        at, slopes = self.at[some], [slope[some] for slope in self.slopes]
+        for probe in self._probes(at):
+            pull = distances.rooted(self.head.kind, at, probe) / self.head.temperature
             for level in reversed(range(len(self.weights))):
                 found[level] += np.mean(np.square(pull), axis=0)
                 if level:
                     pull = (pull @ self.weights[level][:-1].T) * slopes[level - 1]
         return found
+
+    @staticmethod
+    def _probes(outputs: Array) -> Iterator[Array]:
+        """Vectors v (n, o) by which the sum of R v (R v)^T is the curvature, or is so on average."""
+        n, size = outputs.shape
+        if size <= _PROBES:
+            yield from (np.broadcast_to(column, (n, size)) for column in np.eye(size, dtype=outputs.dtype))
+            return
+        random = np.random.default_rng(0)
+        for _ in range(_PROBES):
+            signs = random.integers(0, 2, (n, size)) * 2 - 1
+            yield (signs / np.sqrt(_PROBES)).astype(outputs.dtype)
 
     def _gathered(self, matrices: Sequence[Array]) -> Array:
         parts = [matrix[mask] for matrix, mask in zip(matrices, self.masks, strict=True)]

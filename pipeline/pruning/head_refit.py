@@ -60,6 +60,11 @@ def refit_head(
     return found.distances
 
 
+def check_head(model: Any) -> None:
+    """Raise `ValueError` for a model that `refit_head` refuses."""
+    _head(Graph(model))
+
+
 def _head(wired: Graph) -> tuple[Sequence[Node], Distance]:
     """The Dense layers at the model's end, and how its outputs are compared."""
     if len(wired.model.outputs) != 1:
@@ -70,6 +75,8 @@ def _head(wired: Graph) -> tuple[Sequence[Node], Distance]:
     node: Node | None = end
     if end.kind == "Softmax":
         kind, node = "softmax", _producer(wired, end)
+    elif end.kind == "Activation":
+        node = _producer(wired, end)
     while node is not None and (node.kind == "Dropout" or _is_plain(node, last=not found)):
         if node.kind == "Dense":
             found.insert(0, node)

@@ -251,7 +251,8 @@ def _link(last: Any) -> Distance:
 
     if isinstance(last, keras.layers.Softmax):
         return "softmax"
-    activation = getattr(last, "activation", None)
+    # A recurrent layer has an activation, too, but it is not the last thing that happens to what it puts out.
+    activation = None if hasattr(last, "cell") else getattr(last, "activation", None)
     links: Mapping[Any, Distance] = {
         keras.activations.softmax: "softmax",
         keras.activations.sigmoid: "sigmoid",

@@ -28,7 +28,7 @@ def refit_outputs(
     each Gauss-Newton step taken, `steps` at the most; of memory and time see `gauss_newton.refit`. Raises `ValueError`
     for a model that cannot be linearised.
     """
-    names = [node.name for node in Graph(model).element_layers(calibrated=True)]
+    names = _names(model)
     if not names:
         return []
     target = KerasNetwork(dense, names, samples).target
@@ -42,3 +42,18 @@ def refit_outputs(
     for name, weights in network.layer_weights(found.weights).items():
         model.get_layer(name).set_weights(weights)
     return found.distances
+
+
+def check_outputs(model: Any, samples: Samples) -> None:
+    """Raise `ValueError` for a model that `refit_outputs` refuses, whatever was pruned, or in which it finds nothing
+    to move."""
+    names = _names(model)
+    if not names:
+        raise ValueError(
+            "expected a Dense layer or a plain convolution that the model calls once, it has none"
+        )
+    KerasNetwork(model, names, samples[:1])
+
+
+def _names(model: Any) -> list[str]:
+    return [node.name for node in Graph(model).element_layers(calibrated=True)]

@@ -26,15 +26,19 @@ def prune_in_rounds(
 
     `mend(pruned)` moves the weights that stay, in place, after every round but the last. What is zero may come back in
     a later round where that is worth more. Decisions are those of the last round, counted from the weights that
-    `model` had.
+    `model` had; of several rounds without the loss, of which the last one only saw what the others left.
     """
     pruned = prune(model, gradual_sparsity(1, rounds, sparsity))
+    if rounds == 1:
+        return pruned
     before = {decision.layer: decision for decision in pruned.decisions}
     for each in range(2, rounds + 1):
         mend(pruned)
         pruned = prune(pruned.model, gradual_sparsity(each, rounds, sparsity))
     decisions = [
-        decision.model_copy(update={"weights_before": before[decision.layer].weights_before})
+        decision.model_copy(
+            update={"weights_before": before[decision.layer].weights_before, "loss_increase": None}
+        )
         for decision in pruned.decisions
     ]
     return replace(pruned, decisions=decisions)

@@ -93,6 +93,7 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     check_fits(model, dataset)
     before = _metric(options, inputs, answers(model, dataset.x_test), dataset)
     recoverer = Recoverer(options.recovery, model, dataset, say)
+    recoverer.check(options.loss)
     pruned = recoverer.without_labels(_pruned(options, model, dataset, recoverer, say))
     report: dict[str, Any] = {
         "decisions": [decision.model_dump() for decision in pruned.decisions],

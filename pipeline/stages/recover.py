@@ -21,8 +21,8 @@ from pipeline.pruning.batch_norm import reestimate
 from pipeline.pruning.bias_correction import correct_biases
 from pipeline.pruning.decision import LayerDecision
 from pipeline.pruning.distillation import Distillation
-from pipeline.pruning.head_refit import refit_head
-from pipeline.pruning.output_refit import refit_outputs
+from pipeline.pruning.head_refit import check_head, refit_head
+from pipeline.pruning.output_refit import check_outputs, refit_outputs
 from pipeline.pruning.prune import PrunedModel
 from pipeline.pruning.recovery import fine_tune
 
@@ -61,6 +61,22 @@ class Recoverer:
     dense: Any
     dataset: Dataset
     say: Say
+
+    def check(self, loss: str | Mapping[str, str] | None) -> None:
+        """Whether the steps can be taken on such a model, and training lower `loss`: before any work."""
+        checks: Mapping[str, Callable[[], None]] = {
+            "refit_head": lambda: check_head(self.dense),
+            "refit": lambda: check_outputs(self.dense, shuffled(self.dataset, 1)),
+        }
+        for key, check in checks.items():
+            if getattr(self.steps, key) is None:
+                continue
+            try:
+                check()
+            except ValueError as error:
+                raise UserError(f"prune.{key}: {error}") from error
+        if self.steps.fine_tune is not None and loss is not None:
+            loss_for(self.dense, loss, self.dataset.y_train)
 
     def without_labels(self, pruned: PrunedModel) -> PrunedModel:
         """All steps but training. The decisions say what became of each layer."""
