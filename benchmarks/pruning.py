@@ -1,8 +1,8 @@
-"""What pruning costs on MNIST: MLPNet and LeNet-300-100 without labels and training, LeNet-5 with one epoch of it.
+"""What pruning costs on MNIST, without labels and without training: MLPNet, LeNet-300-100 and LeNet-5.
 
 Needs EDGEPIPE_DATA, a folder with mnist.npz and mlpnet.npz. Resumable: every (case, seed) is kept in the state folder
 under the digest of the code it was made by. EDGEPIPE_BENCH_SEEDS says how many calibration seeds there are, 5 else.
-The settings were chosen on training data.
+Settings were chosen by training images, 10,000 of them drawn at random and held out (they are sorted by class).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +20,36 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._remembered import code, remembered
-from pipeline.models.ports import output_ports
 from pipeline.models.quiet import keras_module
-from pipeline.plan_pruning import FineTuneSection, RefitHeadSection, RefitSection
+from pipeline.plan_pruning import RefitHeadSection, RefitSection
 from pipeline.pruning import importance
-from pipeline.pruning.distillation import Distillation
 from pipeline.pruning.head_refit import refit_head
 from pipeline.pruning.output_refit import refit_outputs
-from pipeline.pruning.prune import PrunedModel, prune_model
-from pipeline.pruning.recovery import fine_tune
-from pipeline.pruning.rounds import prune_in_rounds
+from pipeline.pruning.prune import prune_model
 from pipeline.pruning.rules import Rule
 from targets.places import state_folder
 
 Array = np.ndarray
 
-REFIT = RefitSection(samples=8192, steps=8)
-# The same, twice.
-ROUNDS = RefitSection(samples=8192, steps=8, rounds=2)
-# By the distance to the dense answers on 10,000 training images drawn at random: they are sorted by class.
-EPOCH = FineTuneSection(epochs=1, learning_rate=0.006, decay="cosine", distill=0.9, temperature=4.0)
+# Fewer weights: more samples in the same time.
+REFIT, LONGER_REFIT = RefitSection(samples=8192, steps=8), RefitSection(samples=16_384, steps=8)
 HEAD = RefitHeadSection(samples=60_000, steps=3, temperature=3.0)
+# Of MLPNet: what others published of it, and was not run here.
+REPORTED = {
+    "WoodFisher": {0.8: 93.57, 0.9: 91.69, 0.95: 85.54, 0.98: 38.26},
+    "CBS": {0.8: 93.90, 0.9: 93.14, 0.95: 88.92, 0.98: 55.45},
+    "CHITA": {0.8: 93.59, 0.9: 92.46, 0.95: 88.09, 0.98: 46.25},
+}
+SPARSITIES = (0.8, 0.9, 0.95, 0.98)
+MLPNET_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class Case:
     """One row: a model pruned in one way; its goal is an accuracy, or how much the error may grow, in points.
 
-    `widths` are the units that the hidden layers keep, in place of a sparsity; `head` the steps, samples and
-    temperature of the head's refit.
+    `widths` are the units that the hidden layers keep, in place of a sparsity; `seconds` is the most it may take;
+    `known` an accuracy that is to come out within 0.1 points.
     """
 
     model: str
@@ -60,17 +61,17 @@ class Case:
     widths: tuple[int, ...] = ()
     head: RefitHeadSection | None = None
     refit: RefitSection | None = None
-    fine_tune: FineTuneSection | None = None
     least: float | None = None
     growth: float | None = None
+    known: float | None = None
+    seconds: float | None = None
 
     @property
     def name(self) -> str:
         """As the table has it."""
         head = [] if self.head is None else ["refit_head"]
-        refit = [] if self.refit is None else ["refit"] * self.refit.rounds
-        epoch = [] if self.fine_tune is None else ["one epoch"]
-        return " + ".join([self.method, *head, *refit, *epoch])
+        refit = [] if self.refit is None else ["refit"]
+        return " + ".join([self.method, *head, *refit])
 
     @property
     def removed(self) -> str:
@@ -80,29 +81,29 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """The rows, in order."""
-    goals = {0.8: 93.9, 0.9: 93.8, 0.95: 92.6, 0.98: 88.0}
-    reproduced = {
-        "magnitude": {0.8: 92.88, 0.9: 90.28, 0.95: 83.64, 0.98: 32.25},
-        "lamp": {0.8: 92.95, 0.9: 90.28, 0.95: 83.88, 0.98: 58.08},
+    known = {
+        "magnitude": (92.88, 90.28, 83.64, 32.25),
+        "lamp": (92.95, 90.28, 83.88, 58.08),
     }
-    for method, figures in reproduced.items():
-        for sparsity, figure in figures.items():
-            least = figure - 0.1
-            yield Case("MLPNet", method, sparsity, {}, seeded=False, allocation="global", least=least)
+    for method, figures in known.items():
+        for sparsity, figure in zip(SPARSITIES, figures, strict=True):
+            yield Case("MLPNet", method, sparsity, {}, seeded=False, allocation="global", known=figure)
     calibrated = {"calibration_samples": 4096}
-    for sparsity in goals:
-        yield Case("MLPNet", "hessian", sparsity, calibrated)
-    for sparsity, least in goals.items():
-        yield Case("MLPNet", "hessian", sparsity, calibrated, refit=REFIT, least=least)
-    yield Case("MLPNet", "hessian", 0.9, calibrated, refit=ROUNDS, least=goals[0.9])
+    for method in ("obd", "hessian"):
+        for sparsity in SPARSITIES:
+            yield Case("MLPNet", method, sparsity, calibrated)
+    for sparsity, least in zip(SPARSITIES, (93.9, 93.8, 92.6, 88.0), strict=True):
+        refit = REFIT if sparsity == 0.8 else LONGER_REFIT
+        yield Case("MLPNet", "hessian", sparsity, calibrated, refit=refit, least=least)
     for kept, growth in ((0.2, 0.2), (0.1, 0.5), (0.07, 1.4)):
-        yield Case("LeNet-300-100", "hessian", 1 - kept, calibrated, growth=growth)
-    yield Case("LeNet-5", "hessian", 0.95, calibrated, fine_tune=EPOCH, growth=0.1)
+        yield Case("LeNet-300-100", "hessian", 1 - kept, calibrated, growth=growth, seconds=60)
     for widths, growth in (((150, 50), 0.1), ((100, 50), 0.5), ((50, 25), 2.0)):
         for samples, head in ((4096, None), (2048, HEAD)):
             options = {"calibration_samples": samples, "multiple": 1}
-            goal = growth if head else None
-            yield Case("LeNet-300-100", "hessian_units", 0.0, options, widths=widths, head=head, growth=goal)
+            row = Case("LeNet-300-100", "hessian_units", 0.0, options, widths=widths, head=head)
+            yield replace(row, growth=growth, seconds=3) if head else row
+    for head, goal in ((None, None), (HEAD, 0.1)):
+        yield Case("LeNet-5", "hessian", 0.95, calibrated, head=head, growth=goal)
 
 
 def run() -> list[str]:
@@ -114,28 +115,48 @@ def run() -> list[str]:
     seeds = int(os.environ.get("EDGEPIPE_BENCH_SEEDS", "5"))
     data = Data(Path(folder))
     table = Table(
-        *("model", "method", "sparsity, or units", "accuracy, median", "worst", "goal", "s, median"),
-        title=f"{seeds} calibration seeds, all re-run; without labels or training but for the row that says so",
+        *("model", "method", "sparsity, or units", "accuracy, median", "worst", "goal", "s, median", ""),
+        title=f"without labels or training, {seeds} calibration seeds",
     )
-    missed = []
+    for method, figures in REPORTED.items():
+        for sparsity, figure in figures.items():
+            table.add_row("MLPNet", method, f"{sparsity:.1%}", f"{figure:.2f}", "", "", "", "reported")
+    missed, mlpnet = [], 0.0
     for case in cases():
         found = [_outcome(case, seed, data) for seed in range(seeds if case.seeded else 1)]
-        accuracy = float(np.median([each["accuracy"] for each in found]))
-        least = case.least if case.growth is None else found[0]["dense"] - case.growth
-        table.add_row(
-            *(case.model, case.name, case.removed, f"{accuracy:.2f}"),
-            f"{min(each['accuracy'] for each in found):.2f}",
-            "" if least is None else f"{least:.2f}",
-            f"{np.median([each['seconds'] for each in found]):.1f}",
+        accuracy, seconds = (
+            float(np.median([each[key] for each in found])) for key in ("accuracy", "seconds")
         )
-        if least is not None and accuracy < least - 1e-9:
-            missed.append(f"{case.model}, {case.name} at {case.removed}: {accuracy:.2f}, goal {least:.2f}")
-    Console(width=120).print(table)
+        goal, short = _judged(case, accuracy, seconds, found[0]["dense"])
+        worst = min(each["accuracy"] for each in found)
+        table.add_row(
+            *(case.model, case.name, case.removed, f"{accuracy:.2f}", f"{worst:.2f}"),
+            *(goal, f"{seconds:.1f}", "re-run"),
+        )
+        missed += [f"{case.model}, {case.name} at {case.removed}: {each}" for each in short]
+        mlpnet += seconds if case.refit else 0
+    Console(width=130).print(table)
+    if mlpnet > MLPNET_SECONDS:
+        missed.append(f"MLPNet, hessian + refit took {mlpnet:.0f} s in all, goal {MLPNET_SECONDS:.0f}")
     return missed
 
 
+def _judged(case: Case, accuracy: float, seconds: float, dense: float) -> tuple[str, list[str]]:
+    """The goal in words, and by what it was missed."""
+    least = case.least if case.growth is None else dense - case.growth
+    short = []
+    if least is not None and accuracy < least - 1e-9:
+        short.append(f"{accuracy:.2f}, goal {least:.2f}")
+    if case.known is not None and abs(accuracy - case.known) > 0.1 + 1e-9:
+        short.append(f"{accuracy:.2f}, known to be {case.known:.2f}")
+    if case.seconds is not None and seconds > case.seconds:
+        short.append(f"{seconds:.1f} s, goal {case.seconds:g}")
+    goal = "" if least is None else f"{least:.2f}"
+    return (goal if case.known is None else f"{case.known:.2f} +- 0.1"), short
+
+
 class Data:
-    """MNIST and the two models."""
+    """MNIST and the models."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -236,49 +257,25 @@ def _measured(case: Case, seed: int, data: Data) -> dict[str, float]:
         for number, kept in enumerate(case.widths)
     ]
 
-    def prune(model: Any, sparsity: float) -> PrunedModel:
-        inputs = calibration[:wanted] if wanted else None
-        return prune_model(
-            *(model, case.method, sparsity, options, inputs), allocation=case.allocation, rules=rules
-        )
-
-    def refit(pruned: PrunedModel) -> None:
-        assert case.refit is not None
-        samples = calibration[: case.refit.samples]
-        refit_outputs(dense, pruned.model, pruned.masks, samples, case.refit.steps)
-
-    rounds = 1 if case.refit is None else case.refit.rounds
-    pruned = prune_in_rounds(dense, case.sparsity, rounds, prune, refit)
+    pruned = prune_model(
+        *(dense, case.method, case.sparsity, options, calibration[:wanted] if wanted else None),
+        allocation=case.allocation,
+        rules=rules,
+    )
     if case.head is not None:
         samples = calibration[: case.head.samples]
         refit_head(
             *(dense, pruned.model, pruned.masks, samples, case.head.steps), temperature=case.head.temperature
         )
     if case.refit is not None:
-        refit(pruned)
-    if case.fine_tune is not None:
-        _tune(case.fine_tune, dense, pruned, x, data.y_train, seed)
+        samples = calibration[: case.refit.samples]
+        refit_outputs(dense, pruned.model, pruned.masks, samples, case.refit.steps)
     seconds = time.monotonic() - started
     return {
         "accuracy": _accuracy(pruned.model, case.model, data),
         "dense": _accuracy(dense, case.model, data),
         "seconds": seconds,
     }
-
-
-def _tune(fit: FineTuneSection, dense: Any, pruned: PrunedModel, x: Array, y: Array, seed: int) -> None:
-    answers = np.asarray(dense.predict(x, verbose=0, batch_size=1000))
-    fine_tune(
-        pruned.model,
-        pruned.masks,
-        *(x, y, "sparse_categorical_crossentropy"),
-        epochs=fit.epochs,
-        batch_size=fit.batch_size,
-        learning_rate=fit.learning_rate,
-        seed=seed,
-        distillation=Distillation(answers, [output_ports(dense)[0].activation], fit.distill, fit.temperature),
-        decay=fit.decay == "cosine",
-    )
 
 
 def _accuracy(model: Any, name: str, data: Data) -> float:
