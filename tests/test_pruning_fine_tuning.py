@@ -177,6 +177,12 @@ def prune(store: Store, *settings: str) -> dict[str, Any]:
 def test_a_plan_prunes_gradually_with_distillation(tmp_path: Path) -> None:
     report = prune(Store(tmp_path), "prune.method=magnitude", "prune.sparsity=0.9")
     assert report["metric_after"] > max(report["metric_pruned"], 0.85)
+    told = [each for each in report["decisions"] if each["action"] == "pruned"]
+    assert told and all(
+        each["reason"].startswith("While it was trained its smallest weights went bit by bit, ")
+        and each["loss_increase"] is None
+        for each in told
+    )
 
 
 def test_gradual_pruning_of_units_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 What a removal costs is judged near the weights as they are, and far from there the judgement is worth little; after
 each round it is made anew, on weights that were solved for. The sparsities of the rounds are those of Zhu & Gupta's
-schedule, which removes much while that costs little.
+schedule, which removes much while that costs little. What a rule gives a layer of its own goes in the first round.
 """
 
 from __future__ import annotations

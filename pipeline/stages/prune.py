@@ -96,14 +96,14 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     recoverer.check(options.loss)
     pruned = recoverer.without_labels(_pruned(options, model, dataset, recoverer, say))
     report: dict[str, Any] = {
-        "decisions": [decision.model_dump() for decision in pruned.decisions],
         "metric_before": before,
         "metric_pruned": _metric(options, inputs, answers(pruned.model, dataset.x_test), dataset),
     }
     report["metric_after"] = report["metric_pruned"]
     if tuning is not None and options.loss is not None:
-        recoverer.train(pruned, options.loss)
+        pruned = recoverer.train(pruned, options.loss)
         report["metric_after"] = _metric(options, inputs, answers(pruned.model, dataset.x_test), dataset)
+    report["decisions"] = [decision.model_dump() for decision in pruned.decisions]
     report["parameters_before"] = int(model.count_params())
     report["parameters_after"] = int(pruned.model.count_params())
     say(f"{options.metric} {before:.4f} before, {report['metric_after']:.4f} after")

@@ -97,11 +97,11 @@ class Recoverer:
             raise UserError(f"prune.refit: {error}") from error
         self._say_distances("refit", distances)
 
-    def train(self, pruned: PrunedModel, loss: str | Mapping[str, str]) -> None:
-        """The step `fine_tune`, which lowers `loss`."""
+    def train(self, pruned: PrunedModel, loss: str | Mapping[str, str]) -> PrunedModel:
+        """The step `fine_tune`, which lowers `loss`. Where it prunes anew, gradually, the decisions say so."""
         fit = self.steps.fine_tune
         if fit is None:
-            return
+            return pruned
         dense, data, say = self.dense, self.dataset, self.say
         if fit.schedule == "gradual":
             pruned.model.set_weights(dense.get_weights())
@@ -131,6 +131,9 @@ class Recoverer:
             )
         except ValueError as error:
             raise UserError(f"prune.fine_tune: {error}") from error
+        if fit.schedule != "gradual":
+            return pruned
+        return replace(pruned, decisions=[_gradually(each) for each in pruned.decisions])
 
     def _means_restored(self, pruned: PrunedModel) -> PrunedModel:
         """The biases, then the batch-norm statistics."""
@@ -164,6 +167,10 @@ class Recoverer:
             )
         except ValueError as error:
             raise UserError(f"prune.refit_head: {error}") from error
+        if not distances:
+            self.say(
+                "refit of the head: no Dense layer at the model's end lost anything, so nothing was moved"
+            )
         self._say_distances("refit of the head", distances)
 
     def _say_distances(self, what: str, distances: Sequence[float]) -> None:
@@ -182,6 +189,15 @@ def shuffled(dataset: Dataset, count: int) -> Samples:
 def order(dataset: Dataset) -> NDArray[np.int64]:
     """That order."""
     return np.random.default_rng(0).permutation(len(dataset.x_train))
+
+
+def _gradually(decision: LayerDecision) -> LayerDecision:
+    """What the method said of a layer holds no longer when training chose anew."""
+    if decision.action != "pruned":
+        return decision
+    share = 1 - decision.weights_after / max(decision.weights_before, 1)
+    reason = f"While it was trained its smallest weights went bit by bit, {share:.1%} of them in the end."
+    return decision.model_copy(update={"reason": reason, "loss_increase": None, "damping": None})
 
 
 def _with_sentence(decision: LayerDecision, sentence: str | None) -> LayerDecision:
