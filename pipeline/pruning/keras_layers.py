@@ -24,11 +24,6 @@ Sensitivities = Callable[[], Mapping[str, NDArray[np.float64]]]
 _PART_ELEMENTS = 1 << 22
 
 
-def kernel_of(layer: Any) -> Any:
-    """The variable whose weights are removed; of a separable convolution the pointwise one."""
-    return layer.pointwise_kernel if hasattr(layer, "pointwise_kernel") else layer.kernel
-
-
 def layer_of(
     kernel: Kernel,
     trained: Graph,

@@ -11,7 +11,7 @@ from pipeline.models.graph import Graph
 from pipeline.models.samples import Samples
 from pipeline.pruning import obs
 from pipeline.pruning.calibration import Moments
-from pipeline.pruning.keras_layers import kernel_of, moments_of
+from pipeline.pruning.keras_layers import moments_of
 
 
 def without_rows(weight: obs.Floats, moments: Moments, gone: NDArray[np.bool_], damping: float) -> obs.Floats:
@@ -44,8 +44,8 @@ def reconstruct(
         if node.name not in gone:
             continue
         layer = node.layer
-        before, kernel, rows = trained.nodes[node.name], kernel_of(layer), gone[node.name]
-        weight = np.asarray(kernel_of(before.layer), np.float64).reshape(-1, kernel.shape[-1])
+        before, kernel, rows = trained.nodes[node.name], layer.kernel, gone[node.name]
+        weight = np.asarray(before.layer.kernel, np.float64).reshape(-1, kernel.shape[-1])
         if layer.use_bias:
             weight, rows = np.vstack([weight, np.asarray(before.layer.bias)[None]]), np.append(rows, False)
         moments = moments_of(before, trained, now, calibration, constant=layer.use_bias)

@@ -1,4 +1,4 @@
-"""Store FULLY_CONNECTED weights sparsely in a .tflite file, where that makes the file smaller."""
+"""Store weights sparsely in a .tflite file, as is chosen for each tensor, where that makes the file smaller."""
 
 from __future__ import annotations
 

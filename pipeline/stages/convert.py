@@ -63,7 +63,6 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
     Outputs: the variants, `report`, and `inputs` once more, in the types that the files take; several are each
     `inputs/NAME`.
 
-
     The baseline is in float32 whatever the precision of the others, so that the gates hold what it costs as well.
     Raises `Disagreement` when sparse and dense differ by more than the limit.
     """
