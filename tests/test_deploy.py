@@ -149,7 +149,7 @@ def test_three_mistakes_are_told_at_once_before_any_work(workspace: Workspace) -
         ),
         (("measure", "plan.yaml"), "not a TFLite file"),
         (("compare", "runs/latest", "runs/none"), "runs/none: cannot be read"),
-        (("devices", "up", "virtual-rpi9"), "no such emulated device; did you mean 'virtual-rpi4'?"),
+        (("devices", "up", "virtual-rpi44"), "no such emulated device; did you mean 'virtual-rpi4'?"),
     ],
 )
 def test_wrong_input_is_said_and_ends_with_2(

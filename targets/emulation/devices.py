@@ -15,6 +15,11 @@ class Core:
 
 
 CORTEX_A72 = Core("cortex-a72", part="0xd08", features="fp asimd evtstrm crc32 cpuid")
+CORTEX_A76 = Core(
+    "cortex-a76",
+    part="0xd0b",
+    features="fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp",
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,13 @@ DEVICES = {
             core=CORTEX_A72,
             cores=4,
             port=2224,
+        ),
+        Device(
+            name="virtual-rpi5",
+            model="Raspberry Pi 5 Model B (emulated)",
+            core=CORTEX_A76,
+            cores=4,
+            port=2225,
         ),
     )
 }
