@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.measurement.agreement import LIMITS, compare
 from pipeline.sparse_tflite.flatbuffer import read_model
-from pipeline.sparse_tflite.keras_conversion import outputs_on_host, to_tflite
+from pipeline.sparse_tflite.host_interpreter import outputs_on_host
+from pipeline.sparse_tflite.keras_conversion import to_tflite
 from pipeline.sparse_tflite.precision import Precision
 from pipeline.sparse_tflite.quantum import output_quantum
 from pipeline.sparse_tflite.schema import schema

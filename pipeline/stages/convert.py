@@ -19,7 +19,8 @@ from pipeline.plan import PlanBase
 from pipeline.progress import Say
 from pipeline.sparse_tflite import runtimes
 from pipeline.sparse_tflite.fully_connected import make_sparse
-from pipeline.sparse_tflite.keras_conversion import outputs_on_host, to_tflite
+from pipeline.sparse_tflite.host_interpreter import answers_on_host
+from pipeline.sparse_tflite.keras_conversion import to_tflite
 from pipeline.sparse_tflite.precision import Precision
 from pipeline.sparse_tflite.quantum import output_quantum
 from pipeline.sparse_tflite.signature import Signature, read_signature
@@ -131,8 +132,8 @@ def sparse_twin(
     else:
         sparse, decisions = make_suited(dense, runtimes.load(suit[0]), suit[1])
     quantum = output_quantum(dense, "the converted model")
-    answers = by_name(outputs_on_host(dense, samples)), by_name(outputs_on_host(sparse, samples))
-    agreement = compare_all(*answers, precision, quantum)
+    expected, received = map(by_name, answers_on_host([dense, sparse], samples))
+    agreement = compare_all(expected, received, precision, quantum)
     if not agreement.agrees:
         raise Disagreement(f"convert: nothing was deployed: on this machine {agreement.sentence}")
     encodings = [decision.model_dump() for decision in decisions]
