@@ -41,6 +41,20 @@ from targets.provisioning.runtimes import choose
 from targets.target import TargetBase, connect, python_of
 
 MAX_SAMPLE = 1 << 24
+# The types that random inputs are made of; other inputs are text, handles, or narrower than a byte.
+NUMBERS = (
+    "float32",
+    "float64",
+    "float16",
+    "int32",
+    "int64",
+    "int16",
+    "int8",
+    "uint8",
+    "uint16",
+    "uint32",
+    "bool",
+)
 
 
 def store() -> Store:
@@ -281,6 +295,10 @@ def random_inputs(content: bytes, name: str) -> Samples:
     random = np.random.default_rng(0)
     arrays = []
     for tensor in signature.inputs:
+        if tensor.dtype not in NUMBERS:
+            raise UserError(
+                f"{name}: expected inputs of the types {', '.join(NUMBERS)}, received {tensor.dtype} at {tensor.name}"
+            )
         if math.prod(tensor.shape) > MAX_SAMPLE:
             raise UserError(
                 f"{name}: takes {math.prod(tensor.shape):,} values a sample; expected {MAX_SAMPLE:,} at most"

@@ -89,3 +89,46 @@ def endless_file() -> bytes:
     )
     model.subgraphs, model.operatorCodes = [graph], [operator_code("IF", 1)]
     return write_model(model)
+
+
+class Drawing:
+    """A graph drawn by hand, tensor by tensor and operator by operator; `content` is its file."""
+
+    def __init__(self) -> None:
+        self.model, self.graph = schema().ModelT(), schema().SubGraphT()
+        self.model.version, self.model.subgraphs = 3, [self.graph]
+        self.model.buffers, self.model.operatorCodes = [schema().BufferT()], []
+        self.graph.tensors, self.graph.operators, self.graph.inputs, self.graph.outputs = [], [], [], []
+
+    def tensor(self, shape: tuple[int, ...], values: np.ndarray | None = None, kind: str = "FLOAT32") -> int:
+        """A tensor of float32 or int32, a constant where there are values."""
+        tensor = schema().TensorT()
+        tensor.name, tensor.shape = b"model/layer/%d" % len(self.graph.tensors), list(shape)
+        tensor.type = getattr(schema().TensorType, kind)
+        if values is not None:
+            self.model.buffers.append(schema().BufferT())
+            self.model.buffers[-1].data = np.ascontiguousarray(values).view(np.uint8).ravel()
+            tensor.buffer = len(self.model.buffers) - 1
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def operator(self, kind: str, titles: str, inputs: list[int], output: int, **options: Any) -> int:
+        """An operator with its options; returns what it writes."""
+        operator = schema().OperatorT()
+        operator.inputs, operator.outputs, operator.opcodeIndex = (
+            inputs,
+            [output],
+            len(self.model.operatorCodes),
+        )
+        self.model.operatorCodes.append(operator_code(kind, 1))
+        if titles:
+            operator.builtinOptionsType = getattr(schema().BuiltinOptions, titles)
+            operator.builtinOptions = getattr(schema(), f"{titles}T")()
+        for name, value in options.items():
+            setattr(operator.builtinOptions, name, value)
+        self.graph.operators.append(operator)
+        return output
+
+    @property
+    def content(self) -> bytes:
+        return write_model(self.model)

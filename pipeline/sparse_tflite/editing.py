@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,28 @@ from pipeline.sparse_tflite.tables import kind_of, numbers, vector
 
 
 class Editor:
-    """Edits one subgraph (`SubGraphT`) of a model (`ModelT`) in place."""
+    """Edits one subgraph (`SubGraphT`) of a model (`ModelT`) in place; only through this are its operators changed.
+
+    Who reads and who writes a tensor is kept at hand: a file may have as many operators as tables.
+    """
 
     def __init__(self, model: Any, graph: Any) -> None:
         self.model, self.graph = model, graph
+        self._outputs = Counter(numbers(graph.outputs))
+        self._readers, self._writers = (defaultdict[int, list[Any]](list) for _ in range(2))
+        for operator in graph.operators:
+            self._link(operator)
+        self._sharing = Counter(tensor.buffer for each in model.subgraphs for tensor in each.tensors)
+
+    def _link(self, operator: Any) -> None:
+        for links, tensors in ((self._readers, operator.inputs), (self._writers, operator.outputs)):
+            for tensor in numbers(tensors):
+                links[tensor].append(operator)
+
+    def _unlink(self, operator: Any) -> None:
+        for links, tensors in ((self._readers, operator.inputs), (self._writers, operator.outputs)):
+            for tensor in numbers(tensors):
+                links[tensor].remove(operator)
 
     def kind(self, operator: Any) -> str:
         """The operator's name."""
@@ -23,17 +43,39 @@ class Editor:
 
     def readers(self, tensor: int) -> int:
         """How many read a tensor: operators, and the model's user."""
-        used = sum(list(operator.inputs).count(tensor) for operator in self.graph.operators)
-        return used + list(self.graph.outputs).count(tensor)
+        return len(self.reading(tensor)) + self._outputs[tensor]
+
+    def reading(self, tensor: int) -> Sequence[Any]:
+        """The operators that read a tensor, each as often as it does."""
+        return self._readers.get(tensor, ())
 
     def writer(self, tensor: int) -> Any | None:
-        """The operator that writes a tensor; None for an input or a constant."""
-        found = (operator for operator in self.graph.operators if tensor in list(operator.outputs))
-        return next(found, None)
+        """The operator that writes a tensor, the first of several; None for an input or a constant."""
+        return next(iter(self._writers.get(tensor, ())), None)
+
+    def rewire(
+        self, operator: Any, inputs: Sequence[int] | None = None, outputs: Sequence[int] | None = None
+    ) -> None:
+        """Let an operator read or write other tensors."""
+        self._unlink(operator)
+        operator.inputs = operator.inputs if inputs is None else list(inputs)
+        operator.outputs = operator.outputs if outputs is None else list(outputs)
+        self._link(operator)
+
+    def remove(self, operators: Iterable[Any]) -> None:
+        """Take operators out of the graph."""
+        leaving = {id(operator): operator for operator in operators}
+        for operator in leaving.values():
+            self._unlink(operator)
+        self.graph.operators = [each for each in self.graph.operators if id(each) not in leaving]
 
     def shape(self, tensor: int) -> tuple[int, ...]:
         """A tensor's shape."""
         return tuple(numbers(self.graph.tensors[tensor].shape))
+
+    def only_batch_is_open(self, tensor: int) -> bool:
+        """Whether all sizes of a tensor but the first are fixed."""
+        return min(numbers(self.graph.tensors[tensor].shapeSignature)[1:], default=0) >= 0
 
     def is_float(self, tensor: int) -> bool:
         """Whether a tensor is float32 and no constant."""
@@ -64,11 +106,8 @@ class Editor:
                 return None
             tensor = int(writer.inputs[0])
         stored, kinds = chain[-1], schema().TensorType
-        sharing = sum(
-            each.buffer == stored.buffer for graph in self.model.subgraphs for each in graph.tensors
-        )
         floats = stored.type in (kinds.FLOAT32, kinds.FLOAT16)
-        return chain if floats and sharing == 1 and len(self._data(stored)) else None
+        return chain if floats and self._sharing[stored.buffer] == 1 and len(self._data(stored)) else None
 
     def values(self, chain: list[Any]) -> np.ndarray:
         """The values of `own_weights`, in their shape."""
@@ -102,6 +141,7 @@ class Editor:
         tensor.type, tensor.shapeSignature = getattr(schema().TensorType, dtype.upper()), signature
         tensor.hasRank = True
         self.graph.tensors.append(tensor)
+        self._sharing[buffer] += 1
         return len(self.graph.tensors) - 1
 
     def operator(
@@ -116,6 +156,7 @@ class Editor:
         for key, value in options.items():
             setattr(operator.builtinOptions, key, value)
         self.graph.operators.insert(self.graph.operators.index(before), operator)
+        self._link(operator)
         return operator
 
     def code(self, kind: str, version: int) -> int:

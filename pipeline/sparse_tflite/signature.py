@@ -44,7 +44,10 @@ def read_signature(content: bytes, name: str) -> Signature:
 
 
 def check_batch_one(signature: Signature, name: str) -> None:
-    """Raise `UserError` where the inputs of a file are not of batch 1."""
+    """Raise `UserError` where the inputs of a file are not of batch 1, or there are none."""
+    if not signature.inputs or not signature.outputs:
+        missing = "outputs" if signature.inputs else "inputs"
+        raise UserError(f"{name}: has no {missing}; expected a model that computes something of its inputs")
     for tensor in signature.inputs:
         if tensor.shape[:1] != (1,):
             raise UserError(f"{name}: expected inputs of batch 1, received {tensor.name} {tensor.shape}")

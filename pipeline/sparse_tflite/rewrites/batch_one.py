@@ -45,7 +45,7 @@ def _fix_reshape(editor: Editor, operator: Any) -> None:
         return
     shape = np.array(output.shape, np.int32)
     name = (output.name or b"").decode(errors="replace")
-    operator.inputs = [int(operator.inputs[0]), editor.constant(f"{name}/shape", shape)]
+    editor.rewire(operator, [int(operator.inputs[0]), editor.constant(f"{name}/shape", shape)])
 
 
 def _drop_unread(editor: Editor) -> None:
@@ -59,4 +59,4 @@ def _drop_unread(editor: Editor) -> None:
         ]
         if not unread:
             return
-        editor.graph.operators = [each for each in editor.graph.operators if each not in unread]
+        editor.remove(unread)

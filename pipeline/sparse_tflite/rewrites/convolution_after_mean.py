@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.sparse_tflite.editing import Editor
+from pipeline.sparse_tflite.schema import schema
 
 SENTENCE = "1x1 convolutions of a mean over the whole image become FULLY_CONNECTED"
 
@@ -38,22 +39,32 @@ def _mean(editor: Editor, operator: Any) -> Any | None:
         and shape[1:3] == (1, 1)
         and editor.shape(int(operator.inputs[1]))[1:] == (1, 1, shape[3])
         and editor.own_weights(int(operator.inputs[1])) is not None
+        and operator.builtinOptions.fusedActivationFunction in _activations()
         and not _squeezes(editor, operator)
     )
     return mean if fits else None
 
 
+def _activations() -> tuple[int, ...]:
+    """Those that a FULLY_CONNECTED can have: a convolution has one more, tanh."""
+    known = schema().ActivationFunctionType
+    return (known.NONE, known.RELU, known.RELU_N1_TO_1, known.RELU6)
+
+
 def _squeezes(editor: Editor, operator: Any) -> bool:
     """Whether an image reads the result: a squeeze-and-excite block, which is inside the rules as it is."""
-    after = [int(operator.outputs[0])]
+    seen, after = set(), [int(operator.outputs[0])]
     while after:
         tensor = after.pop()
-        for reader in editor.graph.operators:
-            if tensor in [int(each) for each in reader.inputs] and editor.kind(reader) != "RESHAPE":
-                written = int(reader.outputs[0])
-                if np.prod(editor.shape(written)[1:-1], dtype=np.int64) > 1:
+        if tensor in seen:
+            continue
+        seen.add(tensor)
+        for reader in editor.reading(tensor):
+            if editor.kind(reader) != "RESHAPE":
+                written = [int(each) for each in reader.outputs]
+                if any(np.prod(editor.shape(each)[1:-1], dtype=np.int64) > 1 for each in written):
                     return True
-                after.append(written)
+                after += written
     return False
 
 
@@ -65,7 +76,7 @@ def _rewrite(editor: Editor, operator: Any, mean: Any) -> None:
     editor.replace(chain, editor.values(chain).reshape(outputs, channels))
     mean.builtinOptions.keepDims = False
     vector = editor.like(pixel, f"{_name(editor, pixel)}/vector", (batch, channels))
-    mean.outputs = [vector]
+    editor.rewire(mean, outputs=[vector])
     product = editor.like(image, f"{_name(editor, image)}/vector", (batch, outputs))
     editor.operator(
         "FULLY_CONNECTED",
@@ -76,7 +87,7 @@ def _rewrite(editor: Editor, operator: Any, mean: Any) -> None:
     )
     sizes = editor.constant(f"{_name(editor, image)}/shape", np.array([-1, 1, 1, outputs], np.int32))
     editor.operator("RESHAPE", [product, sizes], image, operator, newShape=[-1, 1, 1, outputs])
-    editor.graph.operators.remove(operator)
+    editor.remove([operator])
 
 
 def _name(editor: Editor, tensor: int) -> str:

@@ -44,6 +44,7 @@ def _fits(editor: Editor, operator: Any) -> bool:
         and (options.dilationHFactor, options.dilationWFactor) == (1, 1)
         and len(shape) == 4
         and shape[1] % 2 == shape[2] % 2 == 0
+        and editor.only_batch_is_open(int(operator.inputs[0]))
     )
 
 
@@ -80,6 +81,6 @@ def _rewrite(editor: Editor, operator: Any) -> None:
     chain = editor.own_weights(int(operator.inputs[1])) or []
     weights = editor.values(chain)
     editor.replace(chain, weights.reshape(len(weights), 1, 1, VALUES))
-    operator.inputs = [fetched, *operator.inputs[1:]]
+    editor.rewire(operator, [fetched, *operator.inputs[1:]])
     options = operator.builtinOptions
     options.padding, options.strideH, options.strideW = padding.VALID, 1, 1

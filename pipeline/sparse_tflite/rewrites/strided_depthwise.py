@@ -38,6 +38,7 @@ def _fits(editor: Editor, operator: Any) -> bool:
         and (options.dilationHFactor, options.dilationWFactor) == (1, 1)
         and len(shape) == 4
         and shape[1] % 2 == shape[2] % 2 == 0
+        and editor.only_batch_is_open(int(operator.inputs[0]))
     )
 
 
@@ -52,5 +53,5 @@ def _rewrite(editor: Editor, operator: Any) -> None:
     padded = editor.like(image, f"{name}/padded", (batch, height + 4, width + 4, channels))
     around = editor.constant(f"{name}/paddings", np.array(AROUND, np.int32))
     editor.operator("PAD", [image, around], padded, operator)
-    operator.inputs = [padded, *operator.inputs[1:]]
+    editor.rewire(operator, [padded, *operator.inputs[1:]])
     operator.builtinOptions.padding = schema().Padding.VALID
