@@ -41,6 +41,7 @@ from targets.provisioning.runtimes import choose
 from targets.target import TargetBase, connect, python_of
 
 MAX_SAMPLE = 1 << 24
+BYTES = {"int8": (-128, 128), "uint8": (0, 256)}
 # The types that random inputs are made of; other inputs are text, handles, or narrower than a byte.
 NUMBERS = (
     "float32",
@@ -207,9 +208,7 @@ def rewrite(model: Path, out: Path, only: Sequence[str], progress: Progress) -> 
         before, after = map(by_name, answers_on_host([content, rewritten], samples))
         agreement = compare_all(before, after)
     if not agreement.agrees:
-        raise Disagreement(
-            "rewrite: nothing was written: on this machine the model answers otherwise than before"
-        )
+        raise Disagreement(f"rewrite: nothing was written: on this machine {agreement.sentence}")
     atomic.write(out, rewritten)
     return {
         "rewrites": done,
@@ -288,7 +287,7 @@ def status(name: str, target: TargetBase) -> dict[str, Any]:
 def random_inputs(content: bytes, name: str) -> Samples:
     """32 samples of each input of a .tflite file, from seeded distributions: normal numbers, of whole ones 0 and 1.
 
-    The latter are rows of any table that they may look up. Raises `UserError` for a file that is not of batch 1.
+    The latter are rows of any table that they may look up; those of one byte stand for quantities, and are any. Raises `UserError` for a file that is not of batch 1.
     """
     signature = read_signature(content, name)
     check_batch_one(signature, name)
@@ -305,7 +304,8 @@ def random_inputs(content: bytes, name: str) -> Samples:
             )
         shape = (MIN_EVALUATION, *tensor.shape[1:])
         floating = tensor.dtype.startswith("float")
-        found = random.normal(size=shape) if floating else random.integers(0, 2, shape)
+        low, high = BYTES.get(tensor.dtype, (0, 2))
+        found = random.normal(size=shape) if floating else random.integers(low, high, shape)
         arrays.append(found.astype(tensor.dtype))
     return of_names(arrays, [tensor.name for tensor in signature.inputs])
 

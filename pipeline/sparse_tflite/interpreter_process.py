@@ -40,7 +40,7 @@ def main(folder: Path, files: int, memory: int) -> None:
         try:
             names, answers = _run(make, (folder / f"{number}.tflite").read_bytes(), inputs, out)
         except (RuntimeError, ValueError, TypeError, MemoryError) as error:
-            out.write(json.dumps({"refused": str(error) or type(error).__name__}).encode() + b"\n")
+            out.write(json.dumps({"refused": " ".join(str(error).split()) or type(error).__name__}).encode() + b"\n")
             return
         np.savez(folder / f"{number}.npz", **{str(at): array for at, array in enumerate(answers)})  # type: ignore[arg-type]
         out.write(json.dumps({"names": names}).encode() + b"\n")

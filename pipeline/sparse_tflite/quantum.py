@@ -9,7 +9,10 @@ from pipeline.sparse_tflite.weights import operator_name
 
 
 def output_quantum(content: bytes, name: str) -> float:
-    """The step between neighbouring values of the outputs, the greatest one of several; 0.0 of a float model."""
+    """The step between neighbouring values of the outputs, the greatest one of several; 0.0 of a float model.
+
+    Interpreters give an output of whole numbers as it is stored: its step is 1.
+    """
     model = read_model(content, name)
     with damage_is_told(name):
         graph = model.subgraphs[0]
@@ -18,9 +21,13 @@ def output_quantum(content: bytes, name: str) -> float:
             for operator in graph.operators
             if operator_name(model, operator) == "DEQUANTIZE"
         }
-        stored = [graph.tensors[dequantised.get(int(index), int(index))] for index in graph.outputs]
-        scales = [_scale(tensor) for tensor in stored]
-    return max(scales, default=0.0)
+        steps = [
+            _scale(graph.tensors[dequantised[int(index)]])
+            if int(index) in dequantised
+            else float(_scale(graph.tensors[int(index)]) > 0)
+            for index in graph.outputs
+        ]
+    return max(steps, default=0.0)
 
 
 def _scale(tensor: Any) -> float:
