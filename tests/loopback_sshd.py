@@ -30,8 +30,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def loopback_sshd(folder: Path, *settings: str) -> Iterator[ssh.Options]:
-    """Start sshd with its files in `folder` and yield how to log in; end it with the block."""
+def loopback_sshd(folder: Path, *settings: str, only: str = "publickey") -> Iterator[ssh.Options]:
+    """Start sshd with its files in `folder` and yield how to log in; end it with the block.
+
+    `only` is what it lets people in by.
+    """
     if not _SSHD.exists():
         skip_or_fail(f"{_SSHD} is missing: apt-get install openssh-server")
     with _privilege_separation_folder():
@@ -43,7 +46,7 @@ def loopback_sshd(folder: Path, *settings: str) -> Iterator[ssh.Options]:
             f"ListenAddress 127.0.0.1:{port}",
             f"HostKey {folder}/host_key",
             f"AuthorizedKeysFile {folder}/authorized_keys",
-            "AuthenticationMethods publickey",
+            f"AuthenticationMethods {only}",
             "PermitRootLogin yes",
             "StrictModes no",
             "UsePAM no",
@@ -69,6 +72,7 @@ def loopback_sshd(folder: Path, *settings: str) -> Iterator[ssh.Options]:
                     user=getpass.getuser(),
                     key_file=str(folder / "id_ed25519"),
                     known_hosts=str(folder / "known_hosts"),
+                    ssh_config=None,
                 )
             finally:
                 server.terminate()
