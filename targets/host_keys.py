@@ -39,6 +39,11 @@ class PublicKey:
         return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
 
     @property
+    def certified(self) -> bool:
+        """Whether it is a certificate."""
+        return self.kind.endswith(CERTIFICATE)
+
+    @property
     def line(self) -> str:
         """`ssh-ed25519 AAAA...`"""
         return f"{self.kind} {base64.b64encode(self.blob).decode()}"
@@ -133,7 +138,7 @@ def check(shown: PublicKey, known: Known, name: str, host: str, known_hosts: Pat
     `name` is the host's in `known_hosts`, `host` what a certificate must bear; without `known_hosts` its key is pinned.
     Raises `UnknownHostKey` when nothing is known of it, `TargetError` for any other: changed, revoked, not certified.
     """
-    certificate = read_certificate(shown.blob) if shown.kind.endswith(CERTIFICATE) else None
+    certificate = read_certificate(shown.blob) if shown.certified else None
     presented = [
         shown,
         *([PublicKey(*each) for each in (certificate.key, certificate.authority)] if certificate else []),
