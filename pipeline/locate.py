@@ -62,6 +62,8 @@ def target_files() -> dict[str, Path]:
 def _host_overrides(host: str) -> list[str]:
     """`[user@]host[:port]`; an IPv6 address with a port stands in brackets."""
     user, at, address = host.rpartition("@")
+    if ":" in user:
+        raise UserError("--host: expected [user@]host[:port], without a password; keys let edgepipe in")
     name, _, port = address.partition(":")
     if address.startswith("["):
         name, _, port = address[1:].partition("]")

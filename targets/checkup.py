@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from targets.errors import TargetError
+from targets.privacy import ROOT
 from targets.probe import probe
 from targets.provisioning.runtimes import choose
 from targets.target import TargetBase, connect, python_of
@@ -100,11 +101,7 @@ def _asked(what: str, question: Callable[[], str]) -> Finding:
 def _user(transport: Transport) -> str:
     done = transport.run(["id", "-u"], deadline_s=_SHORT_S)
     number = done.stdout.decode(errors="replace").strip()
-    return (
-        "as root: models would run with all rights; an account without them is enough"
-        if number == "0"
-        else "good"
-    )
+    return ROOT if number == "0" else "let in, without special rights"
 
 
 def _room(transport: Transport, place: str) -> str:

@@ -26,12 +26,16 @@ print(json.dumps({
     "system": sys.platform,
     "libc": list(platform.libc_ver()),
     "agent": digest(sys.argv[1]),
+    "root": hasattr(os, "geteuid") and os.geteuid() == 0,
 }))
 """
 
 
 class Probe(BaseModel):
-    """What a device's Python says of itself and of the system around it; `agent` is the sha256 of the agent there."""
+    """What a device's Python says of itself and of the system around it; `agent` is the sha256 of the agent there.
+
+    `root`: whoever logs in may do anything, and so may a model's code.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,6 +46,7 @@ class Probe(BaseModel):
     system: str
     libc: tuple[str, str]
     agent: str | None
+    root: bool = False
 
     @property
     def architecture(self) -> str:

@@ -55,6 +55,15 @@ class Options(BaseModel):
             raise ValueError(f"expected a name without spaces that begins with no dash. Received: {value!r}")
         return value
 
+    @field_validator("user")
+    @classmethod
+    def _check_user(cls, value: str | None) -> str | None:
+        if value is not None and ":" in value:
+            raise ValueError(
+                "expected a user's name, and no password: keys let edgepipe in (value not shown)"
+            )
+        return value
+
     @field_validator("host_key")
     @classmethod
     def _check_host_key(cls, value: str | None) -> str | None:
@@ -135,9 +144,8 @@ def jump_host(text: str, **others: str | None) -> Options:
         user, bracketed, plain, port = found.groups()
         return Options(host=bracketed or plain, user=user, port=int(port) if port else None, **others)
     except ValueError:
-        raise TargetError(
-            f"expected a host to jump through, [user@]host[:port]. Received: {text!r}"
-        ) from None
+        shown = re.sub(r":[^@]*@", ":(not shown)@", text)
+        raise TargetError(f"expected [user@]host[:port], without a password. Received: {shown!r}") from None
 
 
 def _settle(options: Options) -> tuple[Destination, str | None]:

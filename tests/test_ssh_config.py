@@ -215,5 +215,5 @@ def test_jump_hosts_as_they_are_written(text: str, found: tuple[object, ...]) ->
 
 @pytest.mark.parametrize("text", ["", ":22", "h:0", "h:x", "-x", "u@-x", "a b"])
 def test_jump_hosts_that_are_none(text: str) -> None:
-    with pytest.raises(TargetError, match="expected a host to jump through"):
+    with pytest.raises(TargetError, match=r"expected \[user@\]host"):
         jump_host(text)
