@@ -5,9 +5,9 @@ from __future__ import annotations
 from targets.errors import TargetError
 from targets.transports import Transport
 
-ROOT = "logged in as root: a model, native code reads it, would have all rights there; an account without them is enough"
+ROOT = "logged in as root: a hostile model would have all rights there; an account without them is enough"
 _DEADLINE_S = 30.0
-# Private where it is new. One that is there may be of somebody else's: then chmod fails, as it does for any but its owner.
+# Private where it is new. Where it is there, chmod fails for any but its owner, and that is what we want to know.
 _MAKE = 'umask 077; mkdir -p -- "$1" && chmod go-w -- "$1"'
 
 
