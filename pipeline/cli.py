@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import commands, locate
-from pipeline.commands_targets import targets
+from pipeline.commands_targets import accept, targets
 from pipeline.entry import guarded
 from pipeline.errors import ExitCode, UserError
 from pipeline.output import show
@@ -28,6 +28,7 @@ devices = typer.Typer(
 )
 app.add_typer(devices, name="devices")
 app.add_typer(targets, name="targets")
+app.command("acceptance")(accept)
 
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")

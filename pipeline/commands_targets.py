@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -164,3 +165,36 @@ def _table(columns: tuple[str, ...], rows: list[list[str]]) -> Any:
     for row in rows:
         table.add_row(*map(Text, row))
     return table
+
+
+def accept(
+    target: Annotated[
+        str, typer.Option("--target", "-t", help="A target's name: rpi4 is targets/rpi4.yaml.")
+    ],
+    host: Annotated[
+        str, typer.Option("--host", help="[user@]host[:port], instead of the target's own.")
+    ] = "",
+    plan: Annotated[str, typer.Option("--plan", help="The plan that is deployed.")] = "pipeline.yaml",
+    as_json: Json = False,
+) -> None:
+    """Try on a device everything that is promised of it: host key, deploy, install, cuts. Exit code 3: it failed."""
+    from pipeline import acceptance, commands
+
+    read, folder, found = commands.read_all(plan, [], [target], host)
+    trial = acceptance.Trial(target, found[target], read, folder, Progress())
+    findings = acceptance.run(trial)
+    good = all(each.ok for each in findings)
+    document = {
+        "target": target,
+        "emulated": trial.target.emulated,
+        "ok": good,
+        "run": trial.result and trial.result.id,
+        "findings": [asdict(each) for each in findings],
+    }
+    path = Path("runs", f"acceptance-{target}.json")
+    atomic.write(path, json.dumps(document, indent=1).encode())
+    label = " (EMULATED: no figure of the real device)" if trial.target.emulated else ""
+    verdict = f"{target}{label}: {'accepted' if good else 'NOT accepted'}; written to {path}"
+    show(document, as_json, findings_table(findings), verdict)
+    if not good:
+        raise typer.Exit(ExitCode.DEVICE)

@@ -64,11 +64,15 @@ def parse_public_key(text: str) -> PublicKey:
 
 @dataclass
 class Known:
-    """What is known of a host: its keys, who may certify them, and which are revoked."""
+    """What is known of a host: its keys, who may certify them, and which are revoked.
+
+    `by_port` is false when all this is said of the host at its usual port: another server may answer at this one.
+    """
 
     keys: list[PublicKey] = field(default_factory=list)
     authorities: list[PublicKey] = field(default_factory=list)
     revoked: list[PublicKey] = field(default_factory=list)
+    by_port: bool = True
 
     def algorithms(self) -> list[str]:
         """All we accept, by preference: by a known authority, of a known key's type, the rest."""
@@ -85,7 +89,7 @@ def known_keys(paths: Iterable[Path], name: str, host: str) -> Known:
     """
     lines = [line for path in paths for line in _lines(path)]
     for asked in dict.fromkeys((name, host.lower())):
-        found = Known()
+        found = Known(by_port=asked == name)
         places = {"": found.keys, "@cert-authority": found.authorities, "@revoked": found.revoked}
         for marker, names, key in lines:
             if marker in places and _names_match(names, asked):
@@ -152,7 +156,7 @@ def check(shown: PublicKey, known: Known, name: str, host: str, known_hosts: Pat
         _check_certificate(certificate, known, name, host)
     elif shown in known.keys:
         return
-    elif known.keys:
+    elif known.keys and known.by_port:
         raise _changed(shown, known, name, known_hosts)
     else:
         raise _unknown(shown, known, name, known_hosts)

@@ -14,6 +14,8 @@ from targets.provisioning.runtimes import choose
 from targets.ssh_options import Options
 from targets.transports import Transport
 
+# What our emulated devices have in their model's name.
+EMULATED = "(emulated)"
 _SHORT_S = 30.0
 # A device tree's model ends with a NUL; of PCs the firmware knows one.
 _MODELS = (
@@ -44,7 +46,7 @@ runtime: {runtime}  # auto | tflite-runtime | ai-edge-litert
 threads: 1  # threads of the interpreter
 workdir: .cache/edgepipe  # relative: to the login folder
 install_path: edgepipe/model  # the winner: current/model.tflite and current/manifest.json
-emulated: false
+emulated: {emulated}
 when_unreachable: is the device on, and its address still the same?
 """
 
@@ -64,7 +66,8 @@ def meet(transport: Transport, python: str = "python3") -> Newcomer:
     """Ask a device what it is. Nothing is left on it. Raises `TargetError` when no runtime would fit it."""
     found = probe(transport, python, "")
     told = _read(transport, *_MODELS, "/proc/cpuinfo")
-    model = next((line for text in told[: len(_MODELS)] if (line := _printable(text))), "")
+    named = re.findall(r"^Model\s*:(.*)$", told[-1], re.MULTILINE)
+    model = next((line for text in [*told[: len(_MODELS)], *named] if (line := _printable(text))), "")
     core = _core(found, told[-1])
     runtime, reason = _runtime(found, core)
     return Newcomer(model or f"{found.architecture} {found.system}", found, core, runtime, reason)
@@ -121,6 +124,7 @@ def describe(name: str, options: Options, newcomer: Newcomer) -> str:
         host_key=json.dumps(options.host_key),
         proxy_jump=json.dumps(options.proxy_jump),
         core=newcomer.core or "null",
+        emulated=json.dumps(EMULATED in newcomer.model),
         reason=newcomer.reason,
         runtime=newcomer.runtime,
     )

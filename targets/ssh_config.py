@@ -107,7 +107,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise TargetError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if about.st_uid not in (0, os.getuid()) or about.st_mode & _OTHERS_MAY_WRITE:
-        raise TargetError(f"{path} is refused: others may write it", f"chmod go-w {path}")
+        raise TargetError(f"{path} is refused: it is not yours, or others may write it", f"chmod go-w {path}")
     for number, line in enumerate(content.splitlines(), 1):
         line = line.strip()
         if line and not line.startswith("#"):

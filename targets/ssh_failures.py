@@ -130,6 +130,7 @@ def of_login(
     unusable: Sequence[TargetError],
     destination: Destination,
     late: bool,
+    hung_up: bool,
 ) -> TargetError:
     """A server that let nobody in: what it said to each key, and the keys that could not be tried."""
     where = f"{destination.host} port {destination.port}"
@@ -149,6 +150,8 @@ def of_login(
             )
     identity = f"-i {files} " if named and len(destination.key_files) == 1 else ""
     remedy = f"is the user right? ssh-copy-id {identity}-p {destination.port} {user}@{destination.host}"
+    if hung_up and len(refusals) > 1:
+        remedy = f"it hung up after {len(refusals)} keys: name the right one with key_file. {remedy}"
     if unusable:
         remedy = f"{remedy}. Not tried: " + "; ".join(f"{each.message} ({each.remedy})" for each in unusable)
     return TargetError(f"{where} did not let {user} in with {keys}", remedy)

@@ -168,7 +168,8 @@ def _authenticate(transport: paramiko.Transport, destination: Destination, deadl
                 )
             if not transport.is_active() or time.monotonic() >= deadline:
                 break
-    raise ssh_failures.of_login(refusals, unusable, destination, time.monotonic() >= deadline)
+    late, hung_up = time.monotonic() >= deadline, not transport.is_active()
+    raise ssh_failures.of_login(refusals, unusable, destination, late, hung_up)
 
 
 @contextmanager

@@ -129,7 +129,7 @@ def test_files_that_are_included(config: Path) -> None:
 def test_a_file_that_others_may_write_is_refused(config: Path) -> None:
     config.write_text("Host *\n ProxyCommand evil\n")
     config.chmod(0o666)
-    with pytest.raises(TargetError, match="others may write it"):
+    with pytest.raises(TargetError, match="or others may write it"):
         lookup(config, "board")
 
 

@@ -111,6 +111,12 @@ def test_a_key_of_a_kind_the_server_does_not_have_has_changed(server: Server, tm
     assert "has changed" in error.message
 
 
+def test_what_is_known_of_another_port_may_be_another_servers(server: Server, tmp_path: Path) -> None:
+    options = known(server, tmp_path, f"127.0.0.1 {make_key(tmp_path / 'other')}")
+    assert "is unknown" in refusal(options).message
+    assert not host_key_of(options)[1]
+
+
 def test_a_revoked_key_is_refused_whatever_else_is_known(server: Server, tmp_path: Path) -> None:
     key = public(server.folder / "rsa_key.pub")
     error = refusal(known(server, tmp_path, f"@revoked * {key}", f"{server.name} {key}"))
@@ -347,6 +353,18 @@ def test_a_locked_key_among_the_usual_ones_spoils_no_other(
     assert "did not let" in error.message and "needs a passphrase" in error.remedy
     (tmp_path / ".ssh/id_rsa").write_text(Path(server.options.key_file or "").read_text())
     assert works(server.but(key_file=None))
+
+
+def test_a_server_that_is_shown_too_many_keys(
+    agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for number in range(3):
+        make_key(tmp_path / f"stranger{number}")
+        add_to_agent(tmp_path / f"stranger{number}")
+    with loopback_sshd(tmp_path, "MaxAuthTries 2") as options:
+        error = refusal(Server(tmp_path, options).but(key_file=None))
+    assert "did not let" in error.message and "hung up after 2 keys: name the right one" in error.remedy
 
 
 def test_a_server_that_asks_for_more_than_a_key(tmp_path: Path) -> None:
