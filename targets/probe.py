@@ -34,13 +34,15 @@ print(json.dumps({
     "libc": list(platform.libc_ver()),
     "features": features(),
     "agent": digest(sys.argv[1]),
+    "root": hasattr(os, "geteuid") and os.geteuid() == 0,
 }))
 """
 
 
 class Probe(BaseModel):
-    """What a device's Python says of itself and of the system around it; `features` are those of an Arm
-    core, `agent` is the sha256 of the agent there."""
+    """What a device's Python says of itself and of the system around it; `features` are those of an Arm core, `agent`
+    is the sha256 of the agent there. `root`: whoever logs in may do anything, and so may a model's code.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,6 +54,7 @@ class Probe(BaseModel):
     libc: tuple[str, str]
     features: tuple[str, ...] = ()
     agent: str | None
+    root: bool = False
 
     @property
     def core(self) -> Core | None:
