@@ -108,6 +108,7 @@ def _kept(files: dict[str, bytes], content: bytes) -> str:
     return name
 
 
+@functools.lru_cache(maxsize=2 * BATCH)
 def _written(each: Case, runtime: runtimes.Runtime, core: Core) -> dict[str, bytes]:
     """The dense file, what we make of it and of its rewritten twin, and TensorFlow's sparse one where there is one."""
     files = {
