@@ -12,7 +12,7 @@ from pipeline.sparse_tflite.decide import BAD, Decision, choose, decide, gate
 from pipeline.sparse_tflite.encode import encode, stored_as
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.fully_connected import make_sparse
-from pipeline.sparse_tflite.keras_conversion import outputs_on_host
+from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from pipeline.sparse_tflite.lint import lint
 from pipeline.sparse_tflite.operators import Graph, Operator, read_graphs, view
 from pipeline.sparse_tflite.runtimes import Runtime
