@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def loopback_sshd(folder: Path, *settings: str) -> Iterator[ssh.Options]:
+def loopback_sshd(folder: Path, *settings: str, sftp: bool = True) -> Iterator[ssh.Options]:
     """Start sshd with its files in `folder` and yield how to log in; end it with the block."""
     if not _SSHD.exists():
         skip_or_fail(f"{_SSHD} is missing: apt-get install openssh-server")
@@ -48,7 +48,7 @@ def loopback_sshd(folder: Path, *settings: str) -> Iterator[ssh.Options]:
             "StrictModes no",
             "UsePAM no",
             "PidFile none",
-            "Subsystem sftp internal-sftp",
+            *(["Subsystem sftp internal-sftp"] if sftp else []),
             *settings,
         ]
         (folder / "sshd_config").write_text("\n".join(config) + "\n")

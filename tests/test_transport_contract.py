@@ -1,4 +1,5 @@
-"""What every transport must do, shown on each: this machine, and this machine behind real OpenSSH."""
+"""What every transport must do, shown on each: this machine, and this machine behind real OpenSSH with and without
+SFTP."""
 
 from __future__ import annotations
 
@@ -51,11 +52,11 @@ class Way:
         return connected
 
 
-@pytest.fixture(scope="module", params=["local", "ssh"])
+@pytest.fixture(scope="module", params=["local", "ssh", "ssh without SFTP"])
 def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "ssh":
-        with loopback_sshd(folder) as options:
+    folder = tmp_path_factory.mktemp("way")
+    if request.param != "local":
+        with loopback_sshd(folder, sftp=request.param == "ssh") as options:
             yield Way("ssh", options, folder)
     else:
         yield Way("local", import_module("targets.transports.local").Options(), folder)
