@@ -20,7 +20,7 @@ devices-down: .venv/ready    ## end them; nothing of them stays
 	@$(BIN)/edgepipe devices down
 
 test: .venv/ready-to-test    ## every test that needs no emulated device
-	$(BIN)/python -m pytest -m "not device"
+	$(BIN)/python -m pytest -m "not device" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-devices: .venv/ready-to-test  ## the tests on emulated devices
 	$(BIN)/python -m pytest -m device

@@ -138,9 +138,12 @@ class MeasureSection(Section):
     repetitions: int = Field(6, ge=2, le=1000)
     warmup_runs: int = Field(10, ge=1)
     warmup_seconds: float = Field(0.1, ge=0)
+    max_warmup_seconds: float = Field(5, ge=0)
     min_samples: int = Field(50, ge=3)
     min_seconds: float = Field(0.25, ge=0)
     max_samples: int = Field(1000, ge=3)
+    max_seconds: float = Field(2, ge=0)
+    interval: float = Field(0.01, ge=0, le=1)
     evaluation_samples: int | None = Field(None, ge=32)
     step_deadline_s: float = Field(300, gt=0)
 

@@ -56,9 +56,11 @@ VALUES: dict[str, Any] = {
         "repetitions": 2,
         "warmup_runs": 1,
         "warmup_seconds": 0,
+        "max_warmup_seconds": 0,
         "min_samples": 5,
         "min_seconds": 0,
         "max_samples": 10,
+        "max_seconds": 0,
     },
     "gates": {"max_metric_drop": 0.5},
 }
