@@ -85,12 +85,12 @@ class SshTransport:
         self,
         argv: Sequence[str],
         *,
-        stdin: bytes = b"",
+        stdin: Iterable[bytes] = (),
         deadline_s: float,
         on_line: Callable[[bytes], None] | None = None,
     ) -> Completed:
         doing = f"run {argv[0]} on {self._device}"
-        return self._run(doing, argv, [stdin], CommandOutput(on_line), deadline_s)
+        return self._run(doing, argv, stdin, CommandOutput(on_line), deadline_s)
 
     def _run(
         self,
