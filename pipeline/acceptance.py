@@ -109,11 +109,13 @@ def _installed(trial: Trial) -> str:
 def _prediction(trial: Trial) -> str:
     """What lint says of the installed file, beside what the device made of it."""
     told = trial.told
-    core = commands.core_of(trial.name, trial.target)
     with tempfile.TemporaryDirectory() as folder, open_device(trial.name, trial.target) as device:
+        core = trial.target.core or device.probe.core
+        if core is None:
+            return "not asked: the kind of its cores is not known"
         copy = Path(folder, "model.tflite")
         device.fetch(f"{trial.target.install_path}/current/model.tflite", copy)
-        report = lint(copy.read_bytes(), "the installed file", runtimes.load(told.runtime or ""), core)  # type: ignore[arg-type]
+        report = lint(copy.read_bytes(), "the installed file", runtimes.load(told.runtime or ""), core)
     agreed = told.agreement is not None and told.agreement.agrees
     if bool(report.bad) == agreed:
         raise TargetError(

@@ -112,11 +112,26 @@ def convert(
     ],
     out: Out,
     target: Target = "local",
+    precision: Annotated[
+        str, typer.Option("--precision", help="float32, float16, dynamic_range or int8.")
+    ] = "float32",
+    io: Annotated[
+        str, typer.Option("--io", help="What an int8 model takes and gives: float, int8 or uint8.")
+    ] = "float",
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help=".npz whose x_train tells int8 the ranges of what it computes."),
+    ] = None,
+    rewrites: Annotated[
+        str, typer.Option("--rewrites", help="auto, none, or names with commas: see edgepipe rewrite.")
+    ] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Convert one model to .tflite, pruned weights sparse where that makes the file smaller."""
-    report = commands.convert(model, out, target, Progress())
-    lines = [
+    """Convert one model to .tflite, weights stored as suits the target: sparse where that makes the file smaller."""
+    wanted = commands.Conversion(precision, io, rewrites, data)
+    report = commands.convert(model, out, target, wanted, Progress())
+    lines = [f"rewritten: {name}, {count} times" for name, count in report["rewrites"].items()]
+    lines += [
         f"{each['operator']} {each['tensor']}: {each['encoding']}; {each['reason']}"
         for each in report["encodings"]
     ]

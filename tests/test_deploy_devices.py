@@ -143,7 +143,7 @@ def test_an_unknown_host_key_is_refused_with_the_line_to_add(device: Workspace) 
 
 
 def test_measuring_one_file(device: Workspace) -> None:
-    variants = device.result()["model"]["variants"]
+    variants = device.result()["targets"][NAME]["encoded"]["variants"]
     digest = variants["sparse"]["digest"]
     model = device.home / "store" / "objects" / digest[:2] / f"{digest}.tflite"
     shutil.copy(model, device.folder / "model.tflite")
