@@ -5,12 +5,23 @@ Standard input stays open for as long as the host wants the answer. Its end stop
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Callable
 
-from device_agents import channel, files, installation, receiving, session, tidying, unpacking, worker
+from device_agents import (
+    channel,
+    cleaning,
+    files,
+    installation,
+    receiving,
+    session,
+    tidying,
+    unpacking,
+    worker,
+)
 from device_agents.channel import Emit, HostGone
 from device_agents.failure import Failure
 from device_agents.job import Job
@@ -28,6 +39,7 @@ def actions() -> dict[str, Action]:
         "verify": files.verify,
         "remove": files.remove,
         "tidy": tidying.tidy,
+        "clean": cleaning.clean,
         "install": installation.install,
         "status": installation.status,
         "measure": session.measure,
@@ -41,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def serve() -> int:
     """One job. Exit code 0 after the line `done`; 1 after the line `error`, or when the host has gone."""
+    os.umask(os.umask(0o077) | 0o022)  # nothing of ours is for others to write
     emit = channel.claim_stdout()
     try:
         failure = _attempt(emit)

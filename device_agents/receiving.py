@@ -18,7 +18,7 @@ from device_agents.channel import Emit
 from device_agents.failure import Failure
 from device_agents.files import sha256_of, sync_folder, tree_digest
 from device_agents.job import Job
-from device_agents.tidying import touch
+from device_agents.tidying import free_bytes, touch
 
 BLOCK = 1 << 20
 
@@ -40,15 +40,6 @@ def stock(job: Job, emit: Emit) -> None:
         folders[wanted.text("path")] = os.path.isdir(folder) and tree_digest(folder) == wanted.text("digest")
         touch(folder)
     emit({"event": "stock", "files": files, "folders": folders, "free": free_bytes(job.path("workdir"))})
-
-
-def free_bytes(path: str) -> int:
-    """What may still be written where `path` is, or will be."""
-    path = os.path.abspath(path)
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
 
 
 def _part(path: str) -> dict[str, Any]:

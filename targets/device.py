@@ -26,6 +26,9 @@ PROTOCOL = 1
 SHORT_S = 60.0
 LONG_S = 900.0
 UNUSED_S = 30 * 86400.0
+# What a run uses, it used this short a time ago, the longest of runs included.
+RECENT_S = 6 * 3600.0
+KEPT = ("agents", "objects", "outputs", "bundles")
 # What is left free beside what is sent: outputs, manifests, logs of others.
 MARGIN_BYTES = 16 << 20
 SLOWEST_BYTES_PER_S = 50_000
@@ -136,14 +139,9 @@ class Device:
             for place, (_, path) in wanted.items()
             if not stock["files"][place]["whole"]
         }
-        unsent = sum(wanted[place][1].stat().st_size - offset for place, offset in missing.items())
-        needed = unsent + unpacked_bytes + MARGIN_BYTES
-        if missing and stock["free"] < needed:
-            raise TargetError(
-                f"{self.name}: {needed / 1e6:,.0f} MB are needed in {self.target.workdir}, "
-                f"{stock['free'] / 1e6:,.0f} MB are free",
-                f"make room on the device's disk; `edgepipe clean --target {self.name}` removes what is ours",
-            )
+        if missing:
+            unsent = sum(wanted[place][1].stat().st_size - offset for place, offset in missing.items())
+            self._make_room(unsent + unpacked_bytes, list(wanted))
         for place, offset in missing.items():
             self._send_file(place, *wanted[place], offset)
 
@@ -170,8 +168,43 @@ class Device:
 
     def tidy(self) -> None:
         """Remove from the device what no run used for a month; the version installed is not among it."""
-        folders = [f"{self.target.workdir}/{name}" for name in ("agents", "objects", "outputs", "bundles")]
-        self.ask("tidy", folders=folders, unused_s=UNUSED_S, deadline_s=LONG_S)
+        self._tidy(self.target.quota_mebibytes << 20, [])
+
+    def _tidy(self, quota_bytes: int, keep: list[str]) -> int:
+        """The bytes free afterwards."""
+        event = self.ask(
+            "tidy",
+            folders=[f"{self.target.workdir}/{name}" for name in KEPT],
+            workdir=self.target.workdir,
+            unused_s=UNUSED_S,
+            recent_s=RECENT_S,
+            quota_bytes=quota_bytes,
+            keep=keep,
+            deadline_s=LONG_S,
+        )[-1]
+        return int(event["free"])
+
+    def _make_room(self, incoming: int, keep: list[str]) -> None:
+        needed = incoming + MARGIN_BYTES
+        keep += [f"{place}.part" for place in keep]
+        free = self._tidy(max(0, (self.target.quota_mebibytes << 20) - incoming), keep)
+        if free < needed and (free := self._tidy(0, keep)) < needed:
+            raise TargetError(
+                f"{self.name}: {needed / 1e6:,.0f} MB are needed in {self.target.workdir}, "
+                f"{free / 1e6:,.0f} MB are free",
+                f"make room on the device's disk; `edgepipe clean --target {self.name}` removes what is ours",
+            )
+
+    def clean(self, *, installed: bool) -> list[dict[str, Any]]:
+        """Remove all that is ours from the device, with `installed` the installed model, too; each with its bytes."""
+        workdir, install_path = self.target.workdir, self.target.install_path
+        paths, folders = [f"{workdir}/{name}" for name in KEPT], [workdir]
+        if installed:
+            paths += [f"{install_path}/{name}" for name in ("current", "current.partial", "versions")]
+            folders.append(install_path)
+        found = self.ask("clean", paths=paths, folders=folders, lock=self.lock, deadline_s=LONG_S)[-1]
+        removed: list[dict[str, Any]] = found["removed"]
+        return removed
 
     def provision(self, say: Callable[[str], None]) -> Provisioned:
         """See that the device has its runtime."""

@@ -237,3 +237,52 @@ def test_what_no_run_used_for_long_leaves_the_device(
     assert not unused.exists() and not bundle.exists()
     assert all(Path(path).exists() for path in used.values())
     device.tidy()  # the agent itself is in use
+
+
+def test_beyond_the_quota_what_was_used_longest_ago_goes_first(device: Device, tmp_path: Path) -> None:
+    objects = Path(device.target.workdir, "objects")
+    places = [Path(*device.push(content(tmp_path, bytes([n]) * 1000)).values()) for n in range(4)]
+    for day, place in enumerate(places):
+        os.utime(place, (day, day))
+    agent = sum(path.stat().st_size for path in (objects.parent / "agents").iterdir())
+    job: dict[str, Any] = {"folders": [str(objects), str(objects.parent / "agents")], "workdir": str(objects)}
+    job |= {"unused_s": 1e10, "recent_s": 0.5, "quota_bytes": agent + 2000, "keep": [str(places[0])]}
+    removed = device.ask("tidy", **job)[0]["removed"]
+    assert removed == [str(places[1]), str(places[2])]
+    assert device.ask("tidy", **job | {"recent_s": 1e11, "quota_bytes": 0})[0]["removed"] == []
+
+
+def test_cleaning_leaves_no_trace(device: Device, tmp_path: Path) -> None:
+    files = content(tmp_path, b"model")
+    (digest,) = files
+    (place,) = device.push(files).values()
+    Path(f"{place}.part").write_bytes(b"half")
+    device.ask(
+        "install",
+        model=place,
+        sha256=digest,
+        manifest={"sha256": digest},
+        install_path=device.target.install_path,
+        lock=device.lock,
+    )
+    removed = {Path(each["path"]).name for each in device.clean(installed=False)}
+    assert removed == {"agents", "objects", "work dir"}
+    assert not Path(device.target.workdir).exists()
+    assert Path(device.target.install_path, "current", "model.tflite").exists()
+
+
+def test_cleaning_takes_what_is_installed_along_if_asked_to(
+    device: Device, transport: Counting, tmp_path: Path
+) -> None:
+    Path(device.target.install_path, "versions").mkdir(parents=True)
+    device.clean(installed=True)
+    assert not Path(device.target.install_path).exists()
+    assert open_device(tmp_path, transport).push(content(tmp_path, b"model"))
+
+
+def test_nothing_is_cleaned_under_a_jobs_feet(device: Device) -> None:
+    with open(device.lock, "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(TargetError, match="another job has the device"):
+            device.clean(installed=False)
+    assert Path(device.target.workdir, "agents").exists()
