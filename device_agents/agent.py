@@ -41,6 +41,7 @@ def actions() -> dict[str, Action]:
         "tidy": tidying.tidy,
         "clean": cleaning.clean,
         "install": installation.install,
+        "rollback": installation.rollback,
         "status": installation.status,
         "measure": session.measure,
     }

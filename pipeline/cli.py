@@ -223,6 +223,16 @@ def status(target: Target = "local", host: Host = "", as_json: Json = False) -> 
 
 
 @app.command()
+def rollback(target: Target, host: Host = "", as_json: Json = False) -> None:
+    """Switch the version before the installed one in again; once more brings the newer one back."""
+    report = commands.rollback(target, locate.read_target(target, host=host))
+    manifest = report["manifest"]
+    show(
+        report, as_json, f"{target}: {manifest.get('variant')} of run {manifest.get('run')} is in place again"
+    )
+
+
+@app.command()
 def clean(
     target: Target,
     host: Host = "",

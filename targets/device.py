@@ -195,6 +195,27 @@ class Device:
                 f"make room on the device's disk; `edgepipe clean --target {self.name}` removes what is ours",
             )
 
+    def install(
+        self, model: str, digest: str, manifest: Mapping[str, Any], check: Any, check_deadline_s: float
+    ) -> Event:
+        """Switch a model that is on the device in; see the agent's `install`."""
+        deadline_s = LONG_S + check_deadline_s + 2 * self.target.after_install_deadline_s
+        job = {"model": model, "sha256": digest, "manifest": manifest, "check": check}
+        return self.ask("install", deadline_s=deadline_s, **job, **self._place())[-1]
+
+    def rollback(self) -> Event:
+        """Switch the version before in."""
+        deadline_s = LONG_S + 2 * self.target.after_install_deadline_s
+        return self.ask("rollback", deadline_s=deadline_s, **self._place())[-1]
+
+    def _place(self) -> dict[str, Any]:
+        return {
+            "install_path": self.target.install_path,
+            "lock": self.lock,
+            "restart": list(self.target.after_install),
+            "restart_deadline_s": self.target.after_install_deadline_s,
+        }
+
     def clean(self, *, installed: bool) -> list[dict[str, Any]]:
         """Remove all that is ours from the device, with `installed` the installed model, too; each with its bytes."""
         workdir, install_path = self.target.workdir, self.target.install_path
