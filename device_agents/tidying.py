@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import time
+from collections.abc import Collection
 
-from device_agents.channel import Emit
 from device_agents.job import Job
 
 
@@ -43,28 +42,26 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def tidy(job: Job, emit: Emit) -> None:
-    """`tidy`: of what lies in the `folders`, whatever was not used for `unused_s` seconds is removed; of the rest, what
-    was used longest ago, until it takes no more than `quota_bytes`.
+def make_room(rules: Job, keep: Collection[str], incoming: int) -> list[str]:
+    """Remove from the `folders` what was not used for `unused_s` seconds; then what was used longest ago, until with
+    `incoming` bytes more it is no more than `quota_bytes`. Returns what was removed.
 
     Used is what was written, hashed or verified. Needs no lock: what a job under way uses, it used within the last
     `recent_s` seconds, and that the quota does not reach, nor what is in `keep`.
     """
-    touch(os.path.abspath(sys.argv[0]))
     now = time.time()
     entries = []
-    for folder in (os.path.expanduser(folder) for folder in job.texts("folders")):
+    for folder in (os.path.expanduser(folder) for folder in rules.texts("folders")):
         for entry in os.scandir(folder) if os.path.isdir(folder) else []:
             entries.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
     sizes = {path: size_of(path) for _, path in entries}
-    excess = sum(sizes.values()) - job.integer("quota_bytes", 0)
-    kept = {os.path.expanduser(path) for path in job.texts("keep")}
+    excess = sum(sizes.values()) + incoming - rules.integer("quota_bytes", 0)
     removed = []
     for used, path in sorted(entries):
-        unused = used < now - job.seconds("unused_s")
-        over = excess > 0 and used < now - job.seconds("recent_s")
-        if (unused or over) and path not in kept:
+        unused = used < now - rules.seconds("unused_s")
+        over = excess > 0 and used < now - rules.seconds("recent_s")
+        if (unused or over) and path not in keep:
             remove(path)
             excess -= sizes[path]
             removed.append(path)
-    emit({"event": "tidied", "removed": removed, "free": free_bytes(job.path("workdir"))})
+    return removed

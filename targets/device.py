@@ -28,6 +28,8 @@ LONG_S = 900.0
 UNUSED_S = 30 * 86400.0
 # What a run uses, it used this short a time ago, the longest of runs included.
 RECENT_S = 6 * 3600.0
+# How long an agent waits for another that is receiving the same file: that one's host may have just died.
+PATIENCE_S = 10.0
 KEPT = ("agents", "objects", "outputs", "bundles")
 # What is left free beside what is sent: outputs, manifests, logs of others.
 MARGIN_BYTES = 16 << 20
@@ -131,17 +133,38 @@ class Device:
         return places
 
     def _bring(self, wanted: Mapping[str, tuple[str, Path]], unpacked_bytes: int = 0) -> None:
-        """See that each place on the device holds the file with this sha256; `unpacked_bytes` come on top there."""
-        files = [{"path": place, "sha256": digest} for place, (digest, _) in wanted.items()]
-        stock = self.ask("stock", files=files, folders=[], workdir=self.target.workdir, deadline_s=LONG_S)[-1]
+        """See that each place on the device holds the file with this sha256; `unpacked_bytes` come on top there.
+
+        Room is made: what no run used for a month goes, and beyond the target's quota what was used longest ago.
+        """
+        stock = self.ask(
+            "stock",
+            files=[
+                {"path": place, "sha256": digest, "bytes": path.stat().st_size}
+                for place, (digest, path) in wanted.items()
+            ],
+            extra_bytes=unpacked_bytes,
+            margin_bytes=MARGIN_BYTES,
+            workdir=self.target.workdir,
+            tidy={
+                "folders": [f"{self.target.workdir}/{name}" for name in KEPT],
+                "unused_s": UNUSED_S,
+                "recent_s": RECENT_S,
+                "quota_bytes": self.target.quota_mebibytes << 20,
+            },
+            deadline_s=LONG_S,
+        )[-1]
         missing = {
             place: offset_to_go_on_from(path, stock["files"][place])
             for place, (_, path) in wanted.items()
             if not stock["files"][place]["whole"]
         }
-        if missing:
-            unsent = sum(wanted[place][1].stat().st_size - offset for place, offset in missing.items())
-            self._make_room(unsent + unpacked_bytes, list(wanted))
+        if stock["free"] < stock["needed"]:
+            raise TargetError(
+                f"{self.name}: {stock['needed'] / 1e6:,.0f} MB are needed in {self.target.workdir}, "
+                f"{stock['free'] / 1e6:,.0f} MB are free",
+                f"make room on the device's disk; `edgepipe clean --target {self.name}` removes what is ours",
+            )
         for place, offset in missing.items():
             self._send_file(place, *wanted[place], offset)
 
@@ -156,6 +179,7 @@ class Device:
                 sha256=digest,
                 bytes=size,
                 offset=offset,
+                patience_s=PATIENCE_S,
             )
         except JobFailed as error:
             if error.kind != "damaged" or offset == 0:
@@ -165,35 +189,6 @@ class Device:
     def fetch(self, source: str, destination: Path) -> None:
         """Copy a file from the device."""
         self._transport.get(source, destination, deadline_s=LONG_S)
-
-    def tidy(self) -> None:
-        """Remove from the device what no run used for a month; the version installed is not among it."""
-        self._tidy(self.target.quota_mebibytes << 20, [])
-
-    def _tidy(self, quota_bytes: int, keep: list[str]) -> int:
-        """The bytes free afterwards."""
-        event = self.ask(
-            "tidy",
-            folders=[f"{self.target.workdir}/{name}" for name in KEPT],
-            workdir=self.target.workdir,
-            unused_s=UNUSED_S,
-            recent_s=RECENT_S,
-            quota_bytes=quota_bytes,
-            keep=keep,
-            deadline_s=LONG_S,
-        )[-1]
-        return int(event["free"])
-
-    def _make_room(self, incoming: int, keep: list[str]) -> None:
-        needed = incoming + MARGIN_BYTES
-        keep += [f"{place}.part" for place in keep]
-        free = self._tidy(max(0, (self.target.quota_mebibytes << 20) - incoming), keep)
-        if free < needed and (free := self._tidy(0, keep)) < needed:
-            raise TargetError(
-                f"{self.name}: {needed / 1e6:,.0f} MB are needed in {self.target.workdir}, "
-                f"{free / 1e6:,.0f} MB are free",
-                f"make room on the device's disk; `edgepipe clean --target {self.name}` removes what is ours",
-            )
 
     def install(
         self, model: str, digest: str, manifest: Mapping[str, Any], check: Any, check_deadline_s: float

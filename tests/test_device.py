@@ -143,7 +143,10 @@ def test_a_push_goes_on_where_another_broke_off(
     assert list(place.parent.iterdir()) == [place]
 
 
-def test_two_hosts_do_not_write_one_file(device: Device, tmp_path: Path) -> None:
+def test_two_hosts_do_not_write_one_file(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("targets.device.PATIENCE_S", 0)
     files = content(tmp_path, b"model")
     part = Path(device.target.workdir, "objects", f"{next(iter(files))}.tflite.part")
     part.parent.mkdir()
@@ -233,23 +236,27 @@ def test_what_no_run_used_for_long_leaves_the_device(
     ):
         os.utime(path, (0, 0))
     device.push(content(tmp_path, b"used"))
-    device.tidy()
     assert not unused.exists() and not bundle.exists()
     assert all(Path(path).exists() for path in used.values())
-    device.tidy()  # the agent itself is in use
+    device.push({})  # the agent itself is in use
 
 
-def test_beyond_the_quota_what_was_used_longest_ago_goes_first(device: Device, tmp_path: Path) -> None:
-    objects = Path(device.target.workdir, "objects")
-    places = [Path(*device.push(content(tmp_path, bytes([n]) * 1000)).values()) for n in range(4)]
+def test_beyond_the_quota_what_was_used_longest_ago_goes_first(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = bytes(1 << 19)
+    places = [Path(*device.push(content(tmp_path, half + bytes([n]))).values()) for n in range(3)]
     for day, place in enumerate(places):
-        os.utime(place, (day, day))
-    agent = sum(path.stat().st_size for path in (objects.parent / "agents").iterdir())
-    job: dict[str, Any] = {"folders": [str(objects), str(objects.parent / "agents")], "workdir": str(objects)}
-    job |= {"unused_s": 1e10, "recent_s": 0.5, "quota_bytes": agent + 2000, "keep": [str(places[0])]}
-    removed = device.ask("tidy", **job)[0]["removed"]
-    assert removed == [str(places[1]), str(places[2])]
-    assert device.ask("tidy", **job | {"recent_s": 1e11, "quota_bytes": 0})[0]["removed"] == []
+        os.utime(place, (1e9 + day, 1e9 + day))
+    device.target = device.target.model_copy(update={"quota_mebibytes": 2})
+    monkeypatch.setattr("targets.device.UNUSED_S", 1e10)
+    device.push(content(tmp_path, half + bytes([0])))  # what this run needs stays, however old
+    assert [place.exists() for place in places] == [True, True, True]
+    device.push(content(tmp_path, half + b"more"))
+    assert [place.exists() for place in places] == [True, False, True]
+    device.target = device.target.model_copy(update={"quota_mebibytes": 1})
+    device.push({})  # what was used just now stays: another run may need it
+    assert [place.exists() for place in places] == [True, False, False]
 
 
 def test_cleaning_leaves_no_trace(device: Device, tmp_path: Path) -> None:
