@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +14,11 @@ from typing import Any
 
 from targets.agent_archive import build_agent
 from targets.errors import TargetError
+from targets.privacy import ROOT, make_private
 from targets.probe import Probe, probe
 from targets.provisioning.bundle import Bundle, build_bundle
 from targets.provisioning.runtimes import choose
+from targets.pushing import chunks, offset_to_go_on_from, unpacked_size
 from targets.target import TargetBase, connect, python_of
 from targets.transports import Transport
 
@@ -23,11 +27,27 @@ PROTOCOL = 1
 SHORT_S = 60.0
 LONG_S = 900.0
 UNUSED_S = 30 * 86400.0
+# What a run uses, it used this short a time ago, the longest of runs included.
+RECENT_S = 6 * 3600.0
+# How long an agent waits for another that is receiving the same file: that one's host may have just died.
+PATIENCE_S = 10.0
+KEPT = ("agents", "objects", "outputs", "bundles")
+# What is left free beside what is sent: outputs, manifests, logs of others.
+MARGIN_BYTES = 16 << 20
+SLOWEST_BYTES_PER_S = 50_000
 REMEDIES = {
     "locked": "wait for the other run to end",
     "disk": "free some space on the device",
     "deadline": "raise measure.step_deadline_s, or look what holds the device up",
 }
+
+
+class JobFailed(TargetError):
+    """The agent's own word that a job failed; `kind` is the failure's, see `device_agents`."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message, REMEDIES.get(kind, ""))
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -51,6 +71,7 @@ class Device:
         self._agent = f"{target.workdir}/agents/agent-{self.agent_digest[:16]}.pyz"
         self.probe: Probe = probe(transport, self._python, self._agent)
         if self.probe.agent != self.agent_digest:
+            make_private(transport, target.workdir)
             self._put_bytes(content, self._agent)
 
     @property
@@ -63,11 +84,13 @@ class Device:
         do: str,
         on_event: Callable[[Event], None] | None = None,
         deadline_s: float = SHORT_S,
+        payload: Iterable[bytes] = (),
         **job: Any,
     ) -> list[Event]:
-        """Run one job of the agent's and return its events; `on_event` sees each as it arrives.
+        """Run one job of the agent's, the `payload` after its line, and return its events; `on_event` sees each as it
+        arrives.
 
-        Raises `TargetError` when the agent says so, when the stream breaks off, or past the deadline.
+        Raises `JobFailed` when the agent says so, `TargetError` when the stream breaks off, or past the deadline.
         """
         events: list[Event] = []
 
@@ -82,13 +105,16 @@ class Device:
 
         request = json.dumps({"version": PROTOCOL, "do": do, **job}).encode() + b"\n"
         done = self._transport.run(
-            [self._python, self._agent], stdin=request, deadline_s=deadline_s, on_line=receive
+            [self._python, self._agent],
+            stdin=itertools.chain([request], payload),
+            deadline_s=deadline_s,
+            on_line=receive,
         )
         last = events.pop() if events else {}
         if last.get("event") == "error":
-            kind, stderr = last.get("kind", ""), str(last.get("stderr") or "").strip()
+            stderr = str(last.get("stderr") or "").strip()
             tail = f"\nthe end of its standard error:\n{stderr[-1500:]}" if stderr else ""
-            raise TargetError(f"{self.name}: {last.get('message')}{tail}", REMEDIES.get(kind, ""))
+            raise JobFailed(f"{self.name}: {last.get('message')}{tail}", str(last.get("kind")))
         if last.get("event") != "done":
             tail = done.stderr.decode(errors="replace").strip()[-1500:]
             raise TargetError(
@@ -105,26 +131,103 @@ class Device:
         places = {
             digest: f"{self.target.workdir}/objects/{digest}{path.suffix}" for digest, path in files.items()
         }
-        missing = self._wrong(places)
-        for digest in missing:
-            self._transport.put(files[digest], places[digest], deadline_s=LONG_S)
-        if missing and (wrong := self._wrong({digest: places[digest] for digest in missing})):
-            raise TargetError(
-                f"{self.name}: {len(wrong)} file(s) arrived damaged: {', '.join(d[:12] for d in wrong)}"
-            )
+        self._bring({places[digest]: (digest, path) for digest, path in files.items()})
         return places
+
+    def _bring(self, wanted: Mapping[str, tuple[str, Path]], unpacked_bytes: int = 0) -> None:
+        """See that each place on the device holds the file with this sha256; `unpacked_bytes` come on top there.
+
+        Room is made: what no run used for a month goes, and beyond the target's quota what was used longest ago.
+        """
+        stock = self.ask(
+            "stock",
+            files=[
+                {"path": place, "sha256": digest, "bytes": path.stat().st_size}
+                for place, (digest, path) in wanted.items()
+            ],
+            extra_bytes=unpacked_bytes,
+            margin_bytes=MARGIN_BYTES,
+            workdir=self.target.workdir,
+            tidy={
+                "folders": [f"{self.target.workdir}/{name}" for name in KEPT],
+                "unused_s": UNUSED_S,
+                "recent_s": RECENT_S,
+                "quota_bytes": self.target.quota_mebibytes << 20,
+            },
+            deadline_s=LONG_S,
+        )[-1]
+        missing = {
+            place: offset_to_go_on_from(path, stock["files"][place])
+            for place, (_, path) in wanted.items()
+            if not stock["files"][place]["whole"]
+        }
+        if stock["free"] < stock["needed"]:
+            raise TargetError(
+                f"{self.name}: {stock['needed'] / 1e6:,.0f} MB are needed in {self.target.workdir}, "
+                f"{stock['free'] / 1e6:,.0f} MB are free",
+                f"make room on the device's disk; `edgepipe clean --target {self.name}` removes what is ours",
+            )
+        for place, offset in missing.items():
+            self._send_file(place, *wanted[place], offset)
+
+    def _send_file(self, place: str, digest: str, path: Path, offset: int) -> None:
+        size = path.stat().st_size
+        try:
+            self.ask(
+                "receive",
+                payload=chunks(path, offset),
+                deadline_s=LONG_S + size / SLOWEST_BYTES_PER_S,
+                path=place,
+                sha256=digest,
+                bytes=size,
+                offset=offset,
+                patience_s=PATIENCE_S,
+            )
+        except JobFailed as error:
+            if error.kind != "damaged" or offset == 0:
+                raise
+            self._send_file(place, digest, path, 0)
 
     def fetch(self, source: str, destination: Path) -> None:
         """Copy a file from the device."""
         self._transport.get(source, destination, deadline_s=LONG_S)
 
-    def tidy(self) -> None:
-        """Remove from the device what no run used for a month; the version installed is not among it."""
-        folders = [f"{self.target.workdir}/{name}" for name in ("agents", "objects", "outputs", "bundles")]
-        self.ask("tidy", folders=folders, unused_s=UNUSED_S, deadline_s=LONG_S)
+    def install(
+        self, model: str, digest: str, manifest: Mapping[str, Any], check: Any, check_deadline_s: float
+    ) -> Event:
+        """Switch a model that is on the device in; see the agent's `install`."""
+        deadline_s = LONG_S + check_deadline_s + 2 * self.target.after_install_deadline_s
+        job = {"model": model, "sha256": digest, "manifest": manifest, "check": check}
+        return self.ask("install", deadline_s=deadline_s, **job, **self._place())[-1]
+
+    def rollback(self) -> Event:
+        """Switch the version before in."""
+        deadline_s = LONG_S + 2 * self.target.after_install_deadline_s
+        return self.ask("rollback", deadline_s=deadline_s, **self._place())[-1]
+
+    def _place(self) -> dict[str, Any]:
+        return {
+            "install_path": self.target.install_path,
+            "lock": self.lock,
+            "restart": list(self.target.after_install),
+            "restart_deadline_s": self.target.after_install_deadline_s,
+        }
+
+    def clean(self, *, installed: bool) -> list[dict[str, Any]]:
+        """Remove all that is ours from the device, with `installed` the installed model, too; each with its bytes."""
+        workdir, install_path = self.target.workdir, self.target.install_path
+        paths, folders = [f"{workdir}/{name}" for name in KEPT], [workdir]
+        if installed:
+            paths += [f"{install_path}/{name}" for name in ("current", "current.partial", "versions")]
+            folders.append(install_path)
+        found = self.ask("clean", paths=paths, folders=folders, lock=self.lock, deadline_s=LONG_S)[-1]
+        removed: list[dict[str, Any]] = found["removed"]
+        return removed
 
     def provision(self, say: Callable[[str], None]) -> Provisioned:
         """See that the device has its runtime."""
+        if self.probe.root and self.target.transport != "local":
+            say(ROOT)
         runtime = choose(self.target.runtime, self.probe)
         bundle = build_bundle(runtime, self.probe)
         folder = f"{self.target.workdir}/bundles/{bundle.digest[:16]}"
@@ -136,15 +239,12 @@ class Device:
 
     def _send(self, bundle: Bundle, folder: str) -> None:
         archive = f"{folder}.tar.gz"
-        self._transport.put(bundle.archive, archive, deadline_s=LONG_S)
+        with bundle.archive.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        self._bring({archive: (digest, bundle.archive)}, unpacked_size(bundle.archive))
         self.ask(
             "unpack", archive=archive, into=folder, digest=bundle.digest, lock=self.lock, deadline_s=LONG_S
         )
-
-    def _wrong(self, places: Mapping[str, str]) -> list[str]:
-        """The digests whose file on the device is missing or another."""
-        found = self.ask("hash", paths=list(places.values()), deadline_s=LONG_S)[-1]["files"]
-        return [digest for digest, path in places.items() if (found.get(path) or {}).get("sha256") != digest]
 
     def _put_bytes(self, content: bytes, destination: str) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from benchmarks._mutations import healthy_files, mutant, reading
-from pipeline.commands import random_inputs
 from pipeline.errors import UserError
 from pipeline.sparse_tflite.encode import why_not
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.fully_connected import make_sparse
+from pipeline.sparse_tflite.random_inputs import random_inputs
 from pipeline.sparse_tflite.schema import schema
 from pipeline.sparse_tflite.weights import weights_of
 
@@ -143,6 +143,47 @@ def test_inputs_that_no_memory_holds_are_refused() -> None:
     graph.tensors[graph.inputs[0]].shape = [1, 2**31 - 1]
     with pytest.raises(UserError, match=r"x.tflite: takes 2,147,483,647 values a sample"):
         random_inputs(write_model(model), "x.tflite")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda graph: setattr(graph, "inputs", []), "has no inputs"),
+        (lambda graph: setattr(graph, "outputs", []), "has no outputs"),
+        (
+            lambda graph: setattr(graph.tensors[graph.inputs[0]], "type", schema().TensorType.STRING),
+            "received string",
+        ),
+        (
+            lambda graph: setattr(graph.tensors[graph.inputs[0]], "type", schema().TensorType.INT4),
+            "received int4",
+        ),
+    ],
+)
+def test_what_no_random_numbers_are_made_for_is_refused(change: Any, words: str) -> None:
+    with pytest.raises(UserError, match=f"x.tflite: .*{words}"):
+        random_inputs(changed(lambda model, graph, matrix: change(graph)), "x.tflite")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model, "externalBufferGroups", [schema().ExternalBufferGroupT()]),
+        lambda model: setattr(model.subgraphs[0].operators[0], "largeCustomOptionsOffset", 4096),
+    ],
+)
+def test_what_lies_outside_of_the_flatbuffer_is_not_lost(change: Any) -> None:
+    with pytest.raises(UserError, match=r"x.tflite: keeps constants outside the flatbuffer"):
+        read_model(changed(lambda model, graph, matrix: change(model)), "x.tflite")
+
+
+def test_metadata_of_the_old_form_is_kept() -> None:
+    def noted(model: Any, graph: Any, matrix: Any) -> None:
+        model.buffers.append(schema().BufferT(data=np.arange(7, dtype=np.uint8)))
+        model.metadataBuffer = [len(model.buffers) - 1]
+
+    kept = read_model(make_sparse(changed(noted))[0], "kept")
+    assert bytes(kept.buffers[kept.metadataBuffer[0]].data) == bytes(range(7))
 
 
 def test_custom_operators_and_control_flow_pass_with_the_reason() -> None:

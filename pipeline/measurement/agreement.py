@@ -71,7 +71,9 @@ def compare(
         raise ValueError(f"expected outputs of one shape, received {twin.shape} and {variant.shape}")
     limit = LIMITS[precision]
     # Whole numbers would overflow in their own type, and of truth values there is no difference.
-    twin, variant = (each.astype(np.float64) if each.dtype.kind in "biu" else each for each in (twin, variant))
+    twin, variant = (
+        each.astype(np.float64) if each.dtype.kind in "biu" else each for each in (twin, variant)
+    )
     if not (np.isfinite(twin).all() and np.isfinite(variant).all()):
         return Agreement(samples=len(twin), greatest_difference=None, limit=limit, agrees=False)
     scale = float(np.abs(twin).max(initial=0.0))

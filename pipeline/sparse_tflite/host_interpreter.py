@@ -41,7 +41,8 @@ def outputs_on_host(content: bytes, inputs: Samples) -> Samples:
 def answers_on_host(contents: Sequence[bytes], inputs: Samples) -> list[Samples]:
     """The answers (n, ...) of each file to `inputs` (n, ...), one sample at a time, all files in one process.
 
-    Several inputs and outputs go by the names of their tensors. Raises `UserError` when a file cannot be run.
+    Several inputs and outputs go by the names of their tensors; where these are whole numbers that stand for real ones,
+    the real ones go in and come out. Raises `UserError` when a file cannot be run.
     """
     with tempfile.TemporaryDirectory(prefix="edgepipe-") as name:
         folder = Path(name)

@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.models.samples import NamedArrays, Samples, at_key, in_order
+from pipeline.sparse_tflite.quantum import dequantised, quantised
 
 STEP = b"."
 # What `import tensorflow` would run before its interpreter could be imported, for seconds.
@@ -40,7 +42,9 @@ def main(folder: Path, files: int, memory: int) -> None:
         try:
             names, answers = _run(make, (folder / f"{number}.tflite").read_bytes(), inputs, out)
         except (RuntimeError, ValueError, TypeError, MemoryError) as error:
-            out.write(json.dumps({"refused": " ".join(str(error).split()) or type(error).__name__}).encode() + b"\n")
+            out.write(
+                json.dumps({"refused": " ".join(str(error).split()) or type(error).__name__}).encode() + b"\n"
+            )
             return
         np.savez(folder / f"{number}.npz", **{str(at): array for at, array in enumerate(answers)})  # type: ignore[arg-type]
         out.write(json.dumps({"names": names}).encode() + b"\n")
@@ -84,19 +88,29 @@ def _run(make: Any, content: bytes, inputs: Samples, out: Any) -> tuple[list[str
     answers: list[list[np.ndarray]] = [[] for _ in sinks]
     for number in range(len(inputs)):
         for source, array in zip(sources, arrays, strict=True):
-            interpreter.set_tensor(source["index"], array[number][None].astype(source["dtype"]))
+            interpreter.set_tensor(source["index"], _taken(source, array[number][None]))
         interpreter.invoke()
         for sink, found in zip(sinks, answers, strict=True):
-            found.append(_answer(sink["name"], interpreter.get_tensor(sink["index"])))
+            found.append(_answer(sink, interpreter.get_tensor(sink["index"])))
         out.write(STEP + b"\n")
     return [sink["name"] for sink in sinks], [np.stack(found) for found in answers]
 
 
-def _answer(name: str, found: np.ndarray) -> np.ndarray:
-    """What an output says of one sample; one that has no batch, all of it."""
+def _taken(source: Mapping[str, Any], array: np.ndarray) -> np.ndarray:
+    """A sample in an input's type: whole numbers that stand for real ones are made of these."""
+    scale, zero_point = source["quantization"]
+    if scale and array.dtype.kind == "f" and np.dtype(source["dtype"]).kind in "iu":
+        return quantised(array, scale, zero_point, source["dtype"])
+    return array.astype(source["dtype"])
+
+
+def _answer(sink: Mapping[str, Any], found: np.ndarray) -> np.ndarray:
+    """What an output says of one sample, in real numbers; one that has no batch, all of it."""
     if found.dtype.kind not in "biufc":
-        raise ValueError(f"expected numbers at its output {name}, received {found.dtype}")
-    return np.array(found[0] if found.shape[:1] == (1,) else found)
+        raise ValueError(f"expected numbers at its output {sink['name']}, received {found.dtype}")
+    answer = np.array(found[0] if found.shape[:1] == (1,) else found)
+    scale, zero_point = sink["quantization"]
+    return dequantised(answer, scale, zero_point) if scale and answer.dtype.kind in "iu" else answer
 
 
 if __name__ == "__main__":

@@ -12,10 +12,15 @@ from pipeline.models.ports import Port, as_inputs, input_ports, output_names, ou
 from pipeline.models.quiet import keras_module, quiet
 from pipeline.models.samples import Samples, in_order
 from pipeline.sparse_tflite.port_names import with_port_names
-from pipeline.sparse_tflite.precision import Precision, configure
+from pipeline.sparse_tflite.precision import Io, Precision, configure
 
 
-def to_tflite(model: Any, precision: Precision = "float32", representative: Samples | None = None) -> bytes:
+def to_tflite(
+    model: Any,
+    precision: Precision = "float32",
+    representative: Samples | None = None,
+    io: Io = "float",
+) -> bytes:
     """Convert; a lone input is named `input`, and its tensor as the converter likes. Several inputs and outputs are in
     the model's order, their tensors named as its ports. Types are the model's, the batch is 1. `representative` inputs
     are for int8.
@@ -45,7 +50,7 @@ def to_tflite(model: Any, precision: Precision = "float32", representative: Samp
             outputs = {f"output_{at}": output for at, output in enumerate(found)}
             wrapper = keras.Model(batch_one, outputs if several else found[0], name="batch_one")
             converter = tf.lite.TFLiteConverter.from_keras_model(wrapper)
-            configure(converter, precision, _samples_by_name(batch_one, entrances, representative))
+            configure(converter, precision, _samples_by_name(batch_one, entrances, representative), io)
             converted = bytes(converter.convert())
         except Exception as error:
             first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
