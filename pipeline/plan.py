@@ -20,7 +20,8 @@ from pydantic import (
 from pipeline.models import data, fitting, load, metrics, sources
 from pipeline.plan_pruning import FitSection, PruneBase, prune_section
 from pipeline.plan_section import Section
-from pipeline.sparse_tflite.precision import Precision
+from pipeline.sparse_tflite import rewrites
+from pipeline.sparse_tflite.precision import Io, Precision
 from pipeline.strict_yaml import suggest
 
 
@@ -124,12 +125,35 @@ class TrainSection(FitSection):
     loss: Annotated[str | dict[str, str], BeforeValidator(_loss)] = "auto"
 
 
+def _rewrites(value: Any) -> Any:
+    if isinstance(value, str) and value not in ("auto", "none"):
+        raise ValueError(
+            f"expected auto, none, or a list of {', '.join(rewrites.names())}, received {value!r}"
+        )
+    if isinstance(value, list | tuple):
+        for name in value:
+            if name not in rewrites.names():
+                raise ValueError(f"unknown rewrite {name!r}; known: {', '.join(rewrites.names())}")
+        return tuple(value)
+    return value
+
+
 class ConvertSection(Section):
     """Conversion to TFLite."""
 
     precision: Precision = "float32"
+    io: Io = "float"
+    rewrites: Annotated[Literal["auto", "none"] | tuple[str, ...], BeforeValidator(_rewrites)] = "auto"
     representative_samples: int = Field(256, ge=1)
     agreement_samples: int = Field(32, ge=32)
+
+    @model_validator(mode="after")
+    def _integers_only_of_int8(self) -> ConvertSection:
+        if self.io != "float" and self.precision != "int8":
+            raise ValueError(
+                f"io: {self.io} inputs and outputs are those of precision int8, not of {self.precision}"
+            )
+        return self
 
 
 class MeasureSection(Section):

@@ -14,6 +14,7 @@ from typing import Any
 
 from targets.agent_archive import build_agent
 from targets.errors import TargetError
+from targets.privacy import ROOT, make_private
 from targets.probe import Probe, probe
 from targets.provisioning.bundle import Bundle, build_bundle
 from targets.provisioning.runtimes import choose
@@ -70,6 +71,7 @@ class Device:
         self._agent = f"{target.workdir}/agents/agent-{self.agent_digest[:16]}.pyz"
         self.probe: Probe = probe(transport, self._python, self._agent)
         if self.probe.agent != self.agent_digest:
+            make_private(transport, target.workdir)
             self._put_bytes(content, self._agent)
 
     @property
@@ -121,13 +123,13 @@ class Device:
             )
         return events
 
-    def push(self, files: Mapping[str, Path]) -> dict[str, str]:
+    def push(self, files: Mapping[str, Path], folder: str = "objects") -> dict[str, str]:
         """Bring files to the device, named by their sha256 (the mapping's keys); nothing that is there travels again.
 
         Returns digest -> path on the device. The device itself computes every hash.
         """
         places = {
-            digest: f"{self.target.workdir}/objects/{digest}{path.suffix}" for digest, path in files.items()
+            digest: f"{self.target.workdir}/{folder}/{digest}{path.suffix}" for digest, path in files.items()
         }
         self._bring({places[digest]: (digest, path) for digest, path in files.items()})
         return places
@@ -224,6 +226,8 @@ class Device:
 
     def provision(self, say: Callable[[str], None]) -> Provisioned:
         """See that the device has its runtime."""
+        if self.probe.root and self.target.transport != "local":
+            say(ROOT)
         runtime = choose(self.target.runtime, self.probe)
         bundle = build_bundle(runtime, self.probe)
         folder = f"{self.target.workdir}/bundles/{bundle.digest[:16]}"

@@ -163,7 +163,9 @@ def test_a_model_of_several_ports_is_converted_on_its_own(
 ) -> None:
     write(tmp_path)
     monkeypatch.chdir(tmp_path)
-    report = commands.convert(Path("ports.py:build"), Path("out.tflite"), "local", Progress(quiet=True))
+    report = commands.convert(
+        Path("ports.py:build"), Path("out.tflite"), "local", commands.Conversion(), Progress(quiet=True)
+    )
     assert report["agreement"]["agrees"]
     signature = read_signature((tmp_path / "out.tflite").read_bytes(), "out.tflite")
     assert [port.name for port in signature.outputs] == ["kind", "amount"]

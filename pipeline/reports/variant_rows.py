@@ -37,7 +37,7 @@ def rows(result: Result, target: TargetResult) -> list[Row]:
 
     metric = result.model.metric if result.model else "metric"
     return [
-        row("file, bytes", lambda name, _: file_bytes(result, name), absolute=False),
+        row("file, bytes", lambda name, _: file_bytes(target, name), absolute=False),
         percentile("latency p50", lambda summary: summary.p50_ms),
         percentile("latency p90", lambda summary: summary.p90_ms),
         percentile("latency p95", lambda summary: summary.p95_ms),
@@ -54,7 +54,7 @@ def rows(result: Result, target: TargetResult) -> list[Row]:
     ]
 
 
-def file_bytes(result: Result, variant: str) -> str:
+def file_bytes(target: TargetResult, variant: str) -> str:
     """The size of a variant's file, in full."""
-    file = result.model.variants.get(variant) if result.model else None
+    file = target.encoded.variants.get(variant) if target.encoded else None
     return f"{file.bytes:,}" if file else "unknown"
