@@ -138,7 +138,7 @@ def _again(trial: Trial) -> str:
     sent = sum(size for place, size in _files(trial).items() if place not in before)
     if sent:
         raise TargetError(f"{sent:,} bytes were sent again", "please report this")
-    return "0 bytes sent"
+    return "0 bytes sent of agent, runtime, models and inputs"
 
 
 def _files(trial: Trial) -> dict[tuple[str, str], int]:

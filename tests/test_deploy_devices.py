@@ -172,7 +172,7 @@ def test_a_device_is_added_by_asking_it_and_accepted_by_trying_it(device: Worksp
     findings = {each["what"]: each for each in json.loads(out)["findings"]}
     assert all(each["ok"] for each in findings.values())
     assert "nothing left but the installed model" in findings["clean"]["answer"]
-    assert findings["second deploy"]["answer"] == "0 bytes sent"
+    assert findings["second deploy"]["answer"].startswith("0 bytes sent")
     assert (
         "refused" in findings["wrong host key"]["answer"]
         and "cut after" in findings["cut in mid-push"]["answer"]
