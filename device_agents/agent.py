@@ -6,7 +6,6 @@ Standard input stays open for as long as the host wants the answer. Its end stop
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import Callable
@@ -47,7 +46,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def serve() -> int:
     """One job. Exit code 0 after the line `done`; 1 after the line `error`, or when the host has gone."""
-    os.umask(os.umask(0o077) | 0o022)  # nothing of ours is for others to write
     emit = channel.claim_stdout()
     try:
         failure = _attempt(emit)

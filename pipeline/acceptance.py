@@ -30,6 +30,11 @@ SENT = ("agents", "bundles", "objects")
 CUT_AFTER_BYTES = 1 << 20
 CUT_BYTES = (32 << 20, 256 << 20)
 _SHORT_S = 60.0
+# What lies in the working folder (the argument) and is ours.
+_LEFT = """
+cd -- "$1" 2>/dev/null || exit 0
+for each in agents bundles objects outputs lock; do [ ! -e "$each" ] || echo "$each"; done
+"""
 
 
 @dataclass
@@ -133,7 +138,7 @@ def _again(trial: Trial) -> str:
     sent = sum(size for place, size in _files(trial).items() if place not in before)
     if sent:
         raise TargetError(f"{sent:,} bytes were sent again", "please report this")
-    return "0 bytes sent"
+    return "0 bytes sent of agent, runtime, models and inputs"
 
 
 def _files(trial: Trial) -> dict[tuple[str, str], int]:
@@ -202,6 +207,35 @@ def _used(transport: Transport, folder: str) -> int:
     return int(said[0]) * 1024 if said and said[0].isdigit() else 0
 
 
+def _rollback(trial: Trial) -> str:
+    """Install another file than the winner, and take it back."""
+    report = commands.status(trial.name, trial.target)
+    winner, files = report["manifest"]["sha256"], trial.told.encoded
+    assert files is not None
+    other = next(each.digest for each in files.variants.values() if each.digest != winner)
+    with open_device(trial.name, trial.target) as device:
+        place = f"{trial.target.workdir}/objects/{other}.tflite"
+        device.install(place, other, {**report["manifest"], "sha256": other}, None, _SHORT_S)
+        device.rollback()
+    back = commands.status(trial.name, trial.target)
+    if not back["model_ok"] or back["manifest"]["sha256"] != winner:
+        raise TargetError(
+            f"expected {winner[:12]} back in place. Received: {back['manifest']}", "deploy again"
+        )
+    return "another file was switched in, and the winner back"
+
+
+def _clean(trial: Trial) -> str:
+    """Everything of ours goes; the installed model stays."""
+    removed = commands.clean(trial.name, trial.target, installed=False)["removed"]
+    with _open(trial.target) as transport:
+        said = transport.run(["sh", "-c", _LEFT, "sh", trial.target.workdir], deadline_s=_SHORT_S)
+    if said.returncode or said.stdout:
+        raise TargetError(f"left in {trial.target.workdir}: {said.stdout.decode(errors='replace').split()}")
+    freed = sum(each["bytes"] for each in removed)
+    return f"{freed / 1e6:.0f} MB removed, nothing left but the installed model"
+
+
 def _nothing_left(trial: Trial) -> str:
     """No process of ours outlives its job."""
     script = 'for each in /proc/[0-9]*/cmdline; do tr "\\0" " " < "$each"; echo; done 2>/dev/null'
@@ -228,5 +262,7 @@ STEPS: tuple[tuple[str, bool, Callable[[Trial], str]], ...] = (
     ("lint's prediction", True, _prediction),
     ("second deploy", True, _again),
     ("cut in mid-push", True, _cut),
+    ("rollback", True, _rollback),
     ("left running", True, _nothing_left),
+    ("clean", True, _clean),
 )

@@ -123,13 +123,13 @@ class Device:
             )
         return events
 
-    def push(self, files: Mapping[str, Path]) -> dict[str, str]:
+    def push(self, files: Mapping[str, Path], folder: str = "objects") -> dict[str, str]:
         """Bring files to the device, named by their sha256 (the mapping's keys); nothing that is there travels again.
 
         Returns digest -> path on the device. The device itself computes every hash.
         """
         places = {
-            digest: f"{self.target.workdir}/objects/{digest}{path.suffix}" for digest, path in files.items()
+            digest: f"{self.target.workdir}/{folder}/{digest}{path.suffix}" for digest, path in files.items()
         }
         self._bring({places[digest]: (digest, path) for digest, path in files.items()})
         return places

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -204,6 +205,19 @@ def test_a_connection_that_breaks_in_mid_run(options: ssh.Options) -> None:
         connection.run(["sh", "-c", "kill -KILL $PPID; cat"], deadline_s=60)
     with pytest.raises(TargetError, match="connection lost"):
         connection.run(["true"], deadline_s=60)
+    connection.close()
+
+
+def test_a_connection_that_breaks_while_we_send(options: ssh.Options) -> None:
+    connection = ssh.connect(options)
+
+    def chunks() -> Iterator[bytes]:
+        yield bytes(1 << 16)
+        connection._transport.packetizer.close()  # type: ignore[attr-defined]
+        yield from itertools.repeat(bytes(1 << 16), 1000)
+
+    with pytest.raises(TargetError, match="connection lost"):
+        connection.run(["sh", "-c", "exec cat >/dev/null"], stdin=chunks(), deadline_s=60)
     connection.close()
 
 

@@ -62,10 +62,11 @@ def run(
     With `answers`, its outputs for the inputs `deployed`, the installed file must give the first of them again, or the
     version before comes back; so it does when the target's `after_install` fails.
     """
+    place = device.push({model.digest: model.path})[model.digest]
     with _golden(answers) as golden:
-        wanted = {model.digest: model.path} | {file_digest(path): path for path in golden.values()}
-        places = device.push(wanted)
-        outputs = {name: places[file_digest(path)] for name, path in golden.items()}
+        digests = {name: file_digest(path) for name, path in golden.items()}
+        places = device.push({digests[name]: path for name, path in golden.items()}, "outputs")
+    outputs = {name: places[digest] for name, digest in digests.items()}
     check = None
     if deployed is not None and outputs:
         check = {
@@ -76,7 +77,7 @@ def run(
             "threads": device.target.threads,
             "deadline_s": CHECK_DEADLINE_S,
         }
-    event = device.install(places[model.digest], model.digest, manifest, check, CHECK_DEADLINE_S)
+    event = device.install(place, model.digest, manifest, check, CHECK_DEADLINE_S)
     return Installed(
         path=event["path"],
         digest=model.digest,

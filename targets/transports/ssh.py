@@ -214,7 +214,7 @@ class _Command:
     ) -> int:
         """Feed and drain until the command ends or the channel does: its exit status, or -1 for none."""
         line = f"echo '{self._mark.decode()}'$$; exec {shlex.join(argv)}"
-        with suppress(paramiko.SSHException):  # the channel is closed then: so the loop finds it
+        with suppress(*_FAILURES):  # the channel is closed then: so the loop finds it
             channel.exec_command(os.fsencode(line))
         channel.settimeout(_SEND_POLL_S)
         poller = select.poll()
@@ -226,13 +226,13 @@ class _Command:
             if unsent is not None and not unsent:
                 unsent = _next(chunks)
                 if unsent is None and end_input:
-                    with suppress(OSError):
+                    with suppress(*_FAILURES):
                         channel.shutdown_write()
             if unsent is None:
                 poller.poll()
             ended = bool(channel.eof_received or channel.closed)
             if unsent:
-                with suppress(OSError):  # no room yet, or closed at this moment
+                with suppress(*_FAILURES):  # no room yet, or closed at this moment; EOFError: the network is
                     unsent = unsent[channel.send(bytes(unsent[:_CHUNK])) :]
             while channel.recv_ready():
                 self._take(channel.recv(_CHUNK))
