@@ -1,4 +1,4 @@
-"""What every transport must do, shown on each: this machine, and this machine behind real OpenSSH."""
+"""What every transport must do, shown on each: this machine, and this machine behind OpenSSH and an adb server."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from targets.errors import TargetError
 from targets.transports import Transport
+from tests.loopback_adb import loopback_adb
 from tests.loopback_sshd import loopback_sshd
 
 NASTY_NAMES = [
@@ -51,12 +52,15 @@ class Way:
         return connected
 
 
-@pytest.fixture(scope="module", params=["local", "ssh"])
+@pytest.fixture(scope="module", params=["local", "ssh", "adb"])
 def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "ssh":
         with loopback_sshd(folder) as options:
             yield Way("ssh", options, folder)
+    elif request.param == "adb":
+        with loopback_adb(folder) as phone:
+            yield Way("adb", phone, folder)
     else:
         yield Way("local", import_module("targets.transports.local").Options(), folder)
 
