@@ -4,11 +4,14 @@ TARGET ?= local
 RUN    ?= runs/latest
 BIN    := .venv/bin
 
-.PHONY: deploy report test test-devices check bench devices devices-down clean help
+.PHONY: deploy acceptance report test test-devices check bench devices devices-down clean help
 .DEFAULT_GOAL := help
 
 deploy: .venv/ready          ## train, prune, convert, deploy, measure, judge: PLAN=pipeline.yaml TARGET=local HOST=
 	@$(BIN)/edgepipe deploy $(PLAN) --target $(TARGET) $(if $(filter command%,$(origin HOST)),--host $(HOST)) $(ARGS)
+
+acceptance: .venv/ready      ## try on a device all that is promised of it: TARGET=rpi4 HOST=
+	@$(BIN)/edgepipe acceptance --plan $(PLAN) --target $(TARGET) $(if $(filter command%,$(origin HOST)),--host $(HOST))
 
 report: .venv/ready          ## show a run again: RUN=runs/latest
 	@$(BIN)/edgepipe report $(RUN)
@@ -20,7 +23,7 @@ devices-down: .venv/ready    ## end them; nothing of them stays
 	@$(BIN)/edgepipe devices down
 
 test: .venv/ready-to-test    ## every test that needs no emulated device
-	$(BIN)/python -m pytest -m "not device"
+	$(BIN)/python -m pytest -m "not device" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-devices: .venv/ready-to-test  ## the tests on emulated devices
 	$(BIN)/python -m pytest -m device

@@ -36,14 +36,21 @@ def observe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)),
         "governors": _by_core("scaling_governor"),
-        "frequencies_hz": {core: int(khz) * 1000 for core, khz in _by_core("scaling_cur_freq").items()},
-        "temperatures_c": _temperatures(),
+        **observe_speed(),
         "throttled": _throttled(),
         "load_average": _load_average(),
         "pressure": _pressure(),
         "memory": _memory(),
         "peak_memory_resets": memory.reset_peak(),
         "clocks_s": _clocks(),
+    }
+
+
+def observe_speed() -> dict[str, Any]:
+    """What a core runs at now, and how hot it is: soon asked, in the very process that was timed."""
+    return {
+        "frequencies_hz": {core: int(khz) * 1000 for core, khz in _by_core("scaling_cur_freq").items()},
+        "temperatures_c": _temperatures(),
     }
 
 

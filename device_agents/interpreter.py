@@ -51,7 +51,11 @@ class Model:
         for name, array in samples.items():
             detail = self._inputs[name]
             expected = [int(size) for size in detail["shape"]]
-            if str(array.dtype) != detail["dtype"].__name__ or expected != [1, *array.shape[1:]]:
+            real = _stands_for_real(detail) and array.dtype.kind == "f"
+            if not (real or str(array.dtype) == detail["dtype"].__name__) or expected != [
+                1,
+                *array.shape[1:],
+            ]:
                 raise Failure(
                     "model",
                     f"{self.path} takes {detail['dtype'].__name__} {_sizes(expected)}{name and f' as {name}'}."
@@ -60,10 +64,10 @@ class Model:
                 )
 
     def check_outputs(self, names: Collection[str]) -> None:
-        """Whether these are the model's outputs, and float32."""
+        """Whether these are the model's outputs, and float32, or whole numbers that stand for such."""
         self._check_names("outputs", self._outputs, names)
         for detail in self._outputs.values():
-            if detail["dtype"].__name__ != "float32":
+            if detail["dtype"].__name__ != "float32" and not _stands_for_real(detail):
                 received = f"{detail['name']} ({detail['dtype'].__name__})"
                 raise Failure("model", f"expected {self.path} to have float32 outputs. Received: {received}")
 
@@ -77,9 +81,14 @@ class Model:
             )
 
     def set_inputs(self, rows: Mapping[str, NDArray[Any]]) -> None:
-        """Copy one sample, each input without its batch dimension, into the model."""
+        """Copy one sample, each input without its batch dimension, into the model; real numbers become the whole ones
+        that stand for them.
+        """
         for name, row in rows.items():
-            self._interpreter.set_tensor(self._inputs[name]["index"], row[None])
+            detail = self._inputs[name]
+            if _stands_for_real(detail) and row.dtype.kind == "f":
+                row = _quantised(row, detail)
+            self._interpreter.set_tensor(detail["index"], row[None])
 
     def invoke(self) -> None:
         """Run one inference."""
@@ -89,8 +98,12 @@ class Model:
             raise Failure("model", f"{self.path} cannot be run: {str(error).strip()}") from None
 
     def output(self, name: str) -> NDArray[np.float32]:
-        """A copy of this output of the last inference, without its batch dimension."""
-        output: NDArray[np.float32] = self._interpreter.get_tensor(self._outputs[name]["index"])
+        """A copy of this output of the last inference in real numbers, without its batch dimension."""
+        detail = self._outputs[name]
+        output: NDArray[np.float32] = self._interpreter.get_tensor(detail["index"])
+        if _stands_for_real(detail):
+            scale, zero_point = detail["quantization"]
+            output = (scale * (output.astype("float64") - zero_point)).astype("float32")
         return output[0] if output.ndim > 1 and len(output) == 1 else output
 
     def executed_operators(self) -> list[str] | None:
@@ -101,6 +114,20 @@ class Model:
             return executed(self._interpreter._get_ops_details())
         except AttributeError:
             return None
+
+
+def _stands_for_real(detail: Mapping[str, Any]) -> bool:
+    """Whether a tensor holds whole numbers n that stand for the real ones scale * (n - zero point)."""
+    return detail["dtype"].__name__ in ("int8", "uint8") and detail.get("quantization", (0, 0))[0] != 0
+
+
+def _quantised(row: NDArray[Any], detail: Mapping[str, Any]) -> NDArray[Any]:
+    import numpy as np
+
+    scale, zero_point = detail["quantization"]
+    limits = np.iinfo(detail["dtype"])
+    whole: NDArray[Any] = np.clip(np.rint(row / scale) + zero_point, limits.min, limits.max)
+    return whole.astype(detail["dtype"])
 
 
 def _by_name(details: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

@@ -93,6 +93,13 @@ class Job:
             raise self._refuse(key, "a number of seconds")
         return float(value)
 
+    def share(self, key: str) -> float:
+        """A number from zero to one."""
+        value = self.fields.get(key)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise self._refuse(key, "a number from 0 to 1")
+        return float(value)
+
     def mapping(self, key: str) -> dict[str, Any]:
         """An object."""
         value = self.fields.get(key)

@@ -54,9 +54,12 @@ def _protocol(protocol: Job) -> dict[str, Any]:
     return {
         "warmup_runs": protocol.integer("warmup_runs", 0),
         "warmup_seconds": protocol.seconds("warmup_seconds"),
+        "max_warmup_seconds": protocol.seconds("max_warmup_seconds"),
         "min_samples": min_samples,
         "min_seconds": protocol.seconds("min_seconds"),
         "max_samples": protocol.integer("max_samples", min_samples),
+        "max_seconds": protocol.seconds("max_seconds"),
+        "interval": protocol.share("interval"),
     }
 
 

@@ -6,7 +6,7 @@ import os
 import platform
 from typing import TYPE_CHECKING, Any
 
-from device_agents import memory, runtimes, timing
+from device_agents import environment, memory, runtimes, timing
 from device_agents.failure import Failure
 from device_agents.files import replacing, sha256_of
 from device_agents.interpreter import Model
@@ -52,20 +52,24 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
     memory.reset_peak()
     before_load = memory.usage()
     load_ns, interpreter = timing.timed(lambda: runtime.load(request["model"], request["threads"]))
-    after_load = memory.usage()
+    after_load = memory.usage(request["model"])
     model = Model(interpreter, request["model"])
     model.check_inputs(samples)
     model.set_inputs(first)
     first_ns, _ = timing.timed(model.invoke)
-    after_first = memory.usage()
+    after_first = memory.usage(request["model"])
     recorder.record(lambda: model.set_inputs(first), model.invoke)
-    steady = memory.usage()
+    during = environment.observe_speed()
+    steady = memory.usage(request["model"])
     return {
         "event": "repetition",
         "load_ns": load_ns,
         "first_ns": first_ns,
         "warmup_ns": recorder.warmup_ns.tolist(),
+        "steady": recorder.steady,
         "samples_ns": recorder.samples_ns.tolist(),
+        "waited_ns": recorder.waited_ns,
+        "environment": during,
         "memory": {
             "before_load": before_load,
             "after_load": after_load,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,8 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import commands, locate
+from pipeline.commands_targets import accept, targets
 from pipeline.entry import guarded
 from pipeline.errors import ExitCode, UserError
+from pipeline.output import show
 from pipeline.progress import Progress
 
 app = typer.Typer(
@@ -28,6 +27,8 @@ devices = typer.Typer(
     help="Emulated devices: bring them up and down.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(devices, name="devices")
+app.add_typer(targets, name="targets")
+app.command("acceptance")(accept)
 
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")
@@ -43,25 +44,6 @@ Settings = Annotated[
 def main() -> None:
     """Run the command line; every ending has its exit code, see `ExitCode`."""
     guarded(app)
-
-
-def show(document: Any, as_json: bool, *renderables: Any) -> None:
-    """Print the JSON document, or what a person reads."""
-    try:
-        print(json.dumps(document, indent=1, default=str) if as_json else _rendered(renderables), flush=True)
-    except BrokenPipeError:
-        # Whoever reads, `head` for one, has read enough; how the command ends is not theirs to change.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def _rendered(renderables: Sequence[Any]) -> str:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    with console.capture() as captured:
-        for renderable in renderables:
-            console.print(renderable)
-    return captured.get().rstrip("\n")
 
 
 @app.command()
@@ -130,11 +112,26 @@ def convert(
     ],
     out: Out,
     target: Target = "local",
+    precision: Annotated[
+        str, typer.Option("--precision", help="float32, float16, dynamic_range or int8.")
+    ] = "float32",
+    io: Annotated[
+        str, typer.Option("--io", help="What an int8 model takes and gives: float, int8 or uint8.")
+    ] = "float",
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help=".npz whose x_train tells int8 the ranges of what it computes."),
+    ] = None,
+    rewrites: Annotated[
+        str, typer.Option("--rewrites", help="auto, none, or names with commas: see edgepipe rewrite.")
+    ] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Convert one model to .tflite, pruned weights sparse where that makes the file smaller."""
-    report = commands.convert(model, out, target, Progress())
-    lines = [
+    """Convert one model to .tflite, weights stored as suits the target: sparse where that makes the file smaller."""
+    wanted = commands.Conversion(precision, io, rewrites, data)
+    report = commands.convert(model, out, target, wanted, Progress())
+    lines = [f"rewritten: {name}, {count} times" for name, count in report["rewrites"].items()]
+    lines += [
         f"{each['operator']} {each['tensor']}: {each['encoding']}; {each['reason']}"
         for each in report["encodings"]
     ]

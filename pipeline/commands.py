@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
-
-import numpy as np
 
 from pipeline import atomic, deployment, engine, locate
 from pipeline.artifacts import Artifact, Store, file_digest
 from pipeline.errors import Disagreement, UserError
 from pipeline.measurement import validity
 from pipeline.measurement.statistics import summarise
-from pipeline.models.data import store_samples
+from pipeline.models import sources
+from pipeline.models.data import load_file, spread, store_samples
 from pipeline.models.load import parse_source
-from pipeline.models.samples import Samples, at_key, by_name, of_names
-from pipeline.plan import MeasureSection, PlanBase, plan_model
+from pipeline.models.samples import at_key, by_name
+from pipeline.plan import ConvertSection, MeasureSection, PlanBase, plan_model
 from pipeline.progress import Progress
 from pipeline.result import Result
 from pipeline.sparse_tflite import rewrites, runtimes
 from pipeline.sparse_tflite.lint import LintReport
 from pipeline.sparse_tflite.lint import lint as lint_file
-from pipeline.sparse_tflite.signature import check_batch_one, read_signature
+from pipeline.sparse_tflite.random_inputs import random_inputs
 from pipeline.sparse_tflite.suited import Suit
 from pipeline.stages import deploy as deploy_stage
 from pipeline.stages import judge
 from pipeline.stages import measure as measure_stage
-from pipeline.stages.data import MIN_EVALUATION
 from pipeline.strict_yaml import read_values, suggest
 from targets.cores import Core, of_this_machine
 from targets.device import open_device
@@ -39,8 +37,6 @@ from targets.places import state_folder
 from targets.probe import probe
 from targets.provisioning.runtimes import choose
 from targets.target import TargetBase, connect, python_of
-
-MAX_SAMPLE = 1 << 24
 
 
 def store() -> Store:
@@ -79,7 +75,8 @@ def read_all(
 def dry_run(plan: PlanBase, folder: Path, targets: Mapping[str, TargetBase]) -> dict[str, Any]:
     """What a deploy would do, step by step."""
     with store().in_use() as cache:
-        stages = engine.what_would_run(plan, folder, cache, _suit(targets))
+        suits = [_suit(name, target) for name, target in targets.items()]
+        stages = engine.what_would_run(plan, folder, cache, suits)
     steps = [{"stage": stage, "from": source} for stage, source in stages]
     steps += [
         {"stage": f"{target}: {stage}", "from": "anew"}
@@ -92,7 +89,7 @@ def dry_run(plan: PlanBase, folder: Path, targets: Mapping[str, TargetBase]) -> 
 def deploy(plan: PlanBase, folder: Path, targets: dict[str, TargetBase], progress: Progress) -> Result:
     """One deploy into `runs/` of the working folder; the cache is brought under its cap at the end."""
     with _cache(plan) as cache:
-        return deployment.run(plan, folder, targets, cache, Path("runs"), progress, _suit(targets))
+        return deployment.run(plan, folder, targets, cache, Path("runs"), progress)
 
 
 @contextlib.contextmanager
@@ -130,38 +127,70 @@ def prune(
     return host.report("prune")
 
 
-def convert(model: Path, out: Path, target: str, progress: Progress) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Conversion:
+    """What to convert to: as in a plan's section `convert`, `data` being an .npz of representative inputs."""
+
+    precision: str = "float32"
+    io: str = "float"
+    rewrites: str = "auto"
+    data: Path | None = None
+
+
+def convert(model: Path, out: Path, target: str, wanted: Conversion, progress: Progress) -> dict[str, Any]:
     """Convert a model file into `out`, its weights stored as they suit the target; compared with its dense twin on
     random inputs. Returns encodings and size."""
-    from pipeline.models.load import load_model
-    from pipeline.sparse_tflite.keras_conversion import to_tflite
-    from pipeline.stages.convert import sparse_twin
+    from pipeline.stages.encode import make_twins
 
     _check_ending(out, ".tflite")
-    suit = _suit({target: locate.read_target(target)})
+    section = _convert_section(wanted)
+    found = locate.read_target(target)
+    with progress.step("convert"):
+        dense = _dense_file(model, section, wanted.data)
+        samples, suit = random_inputs(dense, str(model)), _suit(target, found)
+        twins = make_twins(dense, samples, section.precision, suit, section.rewrites)
+    atomic.write(out, twins.sparse)
+    return {"target": target, "dense_bytes": len(dense), "bytes": len(twins.sparse), **twins.report}
+
+
+def _convert_section(wanted: Conversion) -> ConvertSection:
+    names = wanted.rewrites.split(",")
+    chosen = wanted.rewrites if wanted.rewrites in ("auto", "none") else [name.strip() for name in names]
+    values = {"precision": wanted.precision, "io": wanted.io, "rewrites": chosen}
+    return read_values(values, ConvertSection, overrides=(), folder=Path(), name="edgepipe convert")
+
+
+def _dense_file(model: Path, section: ConvertSection, inputs: Path | None) -> bytes:
+    from pipeline.models.load import load_model
+    from pipeline.sparse_tflite.keras_conversion import to_tflite
+
     if model.suffix.lower() == ".tflite":
-        dense = _read_tflite(model)
-        with progress.step("convert"):
-            content, report = sparse_twin(dense, random_inputs(dense, str(model)), suit=suit)
-    else:
-        try:
-            source = parse_source(str(model), Path())
-        except ValueError as error:
-            raise UserError(f"{model}: {error}") from None
-        with progress.step("convert"):
-            dense = to_tflite(load_model(source.artifact(), source.artifact()))
-            content, report = sparse_twin(dense, random_inputs(dense, str(model)), suit=suit)
-    atomic.write(out, content)
-    return {"target": target, "dense_bytes": len(dense), "bytes": len(content), **report}
-
-
-def _suit(targets: Mapping[str, TargetBase]) -> Suit | None:
-    """The runtime and the kind of core of all targets; None where they differ, or only the device could tell."""
+        if section.precision != "float32":
+            raise UserError(f"--precision {section.precision}: a .tflite file stays in the numbers it has")
+        return _read_tflite(model)
     try:
-        found = {(runtime_of(name, each), cast(Core, core_of(name, each))) for name, each in targets.items()}
+        source = parse_source(str(model), Path())
+    except ValueError as error:
+        raise UserError(f"{model}: {error}") from None
+    representative = None
+    if section.precision == "int8":
+        if inputs is None:
+            raise UserError("--precision int8: needs --data, an .npz file with the inputs x_train")
+        try:
+            training = load_file(sources.parse(str(inputs), Path(), (".npz",)).artifact()).x_train
+        except ValueError as error:
+            raise UserError(f"--data {inputs}: {error}") from None
+        representative = training[spread(len(training), section.representative_samples)]
+    loaded = load_model(source.artifact(), source.artifact())
+    return to_tflite(loaded, section.precision, representative, section.io)
+
+
+def _suit(name: str, target: TargetBase) -> Suit | None:
+    """The runtime and the kind of core of a target; None where only the device could tell."""
+    try:
+        return runtime_of(name, target), cast(Core, core_of(name, target))
     except (UserError, TargetError):
         return None
-    return found.pop() if len(found) == 1 else None
 
 
 def lint(model: Path, target: str, runtime: str, core: str) -> LintReport:
@@ -269,27 +298,6 @@ def status(name: str, target: TargetBase) -> dict[str, Any]:
     with open_device(name, target) as device:
         found = device.ask("status", install_path=target.install_path)[-1]
     return {"target": name} | {key: found[key] for key in ("installed", "manifest", "model_ok")}
-
-
-def random_inputs(content: bytes, name: str) -> Samples:
-    """32 samples of each input of a .tflite file, from seeded distributions: normal numbers, of whole ones 0 and 1.
-
-    The latter are rows of any table that they may look up. Raises `UserError` for a file that is not of batch 1.
-    """
-    signature = read_signature(content, name)
-    check_batch_one(signature, name)
-    random = np.random.default_rng(0)
-    arrays = []
-    for tensor in signature.inputs:
-        if math.prod(tensor.shape) > MAX_SAMPLE:
-            raise UserError(
-                f"{name}: takes {math.prod(tensor.shape):,} values a sample; expected {MAX_SAMPLE:,} at most"
-            )
-        shape = (MIN_EVALUATION, *tensor.shape[1:])
-        floating = tensor.dtype.startswith("float")
-        found = random.normal(size=shape) if floating else random.integers(0, 2, shape)
-        arrays.append(found.astype(tensor.dtype))
-    return of_names(arrays, [tensor.name for tensor in signature.inputs])
 
 
 def _check_ending(path: Path, ending: str) -> None:

@@ -116,9 +116,7 @@ def _target(name: str, before: Result, after: Result) -> TargetComparison:
         comparable=bool(both[0] and both[1]) and not differing,
         notes=tuple(notes),
         variants=tuple(
-            _variant(
-                variant, [each.get(variant) for each in both], _sizes(variant, before, after), not differing
-            )
+            _variant(variant, [each.get(variant) for each in both], _sizes(variant, old, new), not differing)
             for variant in variants
         ),
     )
@@ -162,8 +160,11 @@ def _latency(before: Estimate | None, after: Estimate | None, comparable: bool) 
     return LatencyChange(before=before, after=after, ratio=ratio, overlap=overlap)
 
 
-def _sizes(variant: str, before: Result, after: Result) -> list[float | None]:
-    files = [(run.model.variants if run.model else {}).get(variant) for run in (before, after)]
+def _sizes(variant: str, before: TargetResult | None, after: TargetResult | None) -> list[float | None]:
+    files = [
+        target.encoded.variants.get(variant) if target and target.encoded else None
+        for target in (before, after)
+    ]
     return [file.bytes if file else None for file in files]
 
 

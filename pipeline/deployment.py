@@ -8,6 +8,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from pipeline.models.data import load_samples
 from pipeline.models.samples import at_key
 from pipeline.plan import PlanBase
 from pipeline.progress import Progress
-from pipeline.result import ModelResult, Result, TargetResult, VariantFile
+from pipeline.result import Encoded, ModelResult, Result, TargetResult, VariantFile
 from pipeline.sparse_tflite.suited import Suit
 from pipeline.stages import deploy, install, judge, measure, report
-from pipeline.stages.convert import VARIANTS
 from targets.device import Device, open_device
 from targets.errors import TargetError
+from targets.probe import Probe
+from targets.provisioning.runtimes import choose
 from targets.target import TargetBase
 
 TOOLS = ("edgepipe", "tensorflow", "keras", "numpy")
@@ -37,9 +39,8 @@ def run(
     store: Store,
     runs: Path,
     progress: Progress,
-    suit: Suit | None = None,
 ) -> Result:
-    """Deploy to every target, with weights stored as they suit a runtime and a core, or without `suit` all of them.
+    """Deploy to every target, with weights stored as they suit its runtime and core.
     The result is written after each target, so that none is lost to what comes after.
 
     A target that cannot be reached is known before any work begins; when none can, no work begins. Raises
@@ -49,42 +50,59 @@ def run(
     runs.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=runs).close()
     found = _new_result(plan)
-    reached = _check_reachable(targets, progress)
-    found = found.model_copy(
-        update={"targets": {name: each for name, each in reached.items() if each is not None}}
-    )
-    if all(reached.values()):
+    suits, failed = _check_reachable(targets, progress)
+    found = found.model_copy(update={"targets": failed})
+    if not suits:
         return _finish(found, runs)
-    try:
-        host = engine.run_host_stages(plan, folder, store, progress, suit=suit)
-    except Disagreement as error:
-        return _finish(found.model_copy(update={"error": str(error)}), runs)
+    host = engine.run_host_stages(plan, folder, store, progress)
     found = found.model_copy(update={"stages": tuple(host.records), "model": _model_result(plan, host)})
-    for name, target in targets.items():
-        if reached[name] is None:
-            found = _add_target(found, name, target, plan, host, progress, runs)
+    for name, suit in suits.items():
+        found = _add_target(found, name, targets[name], _Job(plan, host, store, suit), progress, runs)
     return found
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be done on a target: the plan, what the host made of it, and what its files are to suit."""
+
+    plan: PlanBase
+    host: HostRun
+    store: Store
+    suit: Suit | None
+
+    @property
+    def encoded(self) -> dict[str, Artifact]:
+        return self.host.encoded[self.suit]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        report: dict[str, Any] = self.encoded["report"].read_json()
+        return report
+
+    @property
+    def variants(self) -> dict[str, Artifact]:
+        return self.host.variants(self.suit)
 
 
 def _add_target(
     found: Result,
     name: str,
     target: TargetBase,
-    plan: PlanBase,
-    host: HostRun,
+    job: _Job,
     progress: Progress,
     runs: Path,
 ) -> Result:
     """Run one target and write the run; what was measured is written whatever ends it."""
     known: dict[str, Any] = {"settings": _settings(target), "started": _now()}
     try:
-        one = _run_target(name, target, plan, host, found.id, progress, known)
+        one = _run_target(name, target, job, found.id, progress, known)
     except BaseException as error:
         if known.get("measurements"):
             failed = _failed(target, f"the run was ended by {type(error).__name__}", ExitCode.BUG, known)
             _finish(found.model_copy(update={"targets": {**found.targets, name: failed}}), runs)
         raise
-    return _finish(found.model_copy(update={"targets": {**found.targets, name: one}}), runs)
+    told = {"targets": {**found.targets, name: one}, "stages": tuple(job.host.records)}
+    return _finish(found.model_copy(update=told), runs)
 
 
 def _new_result(plan: PlanBase) -> Result:
@@ -114,17 +132,37 @@ def _finish(found: Result, runs: Path) -> Result:
     return found
 
 
-def _check_reachable(targets: Mapping[str, TargetBase], progress: Progress) -> dict[str, TargetResult | None]:
-    """None for each target that answers, else its failed result."""
-    reached: dict[str, TargetResult | None] = {}
+def _check_reachable(
+    targets: Mapping[str, TargetBase], progress: Progress
+) -> tuple[dict[str, Suit | None], dict[str, TargetResult]]:
+    """What the files of each target that answers are to suit (None: nobody knows), and the results of the others."""
+    suits: dict[str, Suit | None] = {}
+    failed: dict[str, TargetResult] = {}
     for name, target in targets.items():
         try:
             with progress.step(f"{name}: connect") as say, open_device(name, target) as device:
+                suits[name] = suit_of(name, target, device.probe)
                 say(device.probe.sentence)
-            reached[name] = None
-        except TargetError as error:
-            reached[name] = _failed(target, str(error), ExitCode.DEVICE, {"settings": _settings(target)})
-    return reached
+        except (TargetError, UserError) as error:
+            code = ExitCode.DEVICE if isinstance(error, TargetError) else ExitCode.USER
+            failed[name] = _failed(target, str(error), code, {"settings": _settings(target)})
+    return suits, failed
+
+
+def suit_of(name: str, target: TargetBase, probe: Probe) -> Suit | None:
+    """The runtime and the kind of cores of a device; None where it does not tell what its cores are.
+
+    Raises `UserError` where the target's file says otherwise than the device.
+    """
+    runtime, core = choose(target.runtime, probe).name, target.core or probe.core
+    if core is None:
+        return None
+    if probe.core not in (core, None):
+        raise UserError(
+            f"{name}: core: the target's file says {core}, the device's processor is {probe.core}; "
+            "weights would be stored for the wrong kernels; correct the file, or write core: null"
+        )
+    return runtime, core
 
 
 def _failed(target: TargetBase, error: str, code: ExitCode, known: Mapping[str, Any]) -> TargetResult:
@@ -149,42 +187,51 @@ def _now() -> str:
 
 
 def _model_result(plan: PlanBase, host: HostRun) -> ModelResult:
-    pruned, converted = host.report("prune"), host.report("convert")
-    files = {
-        name: VariantFile(
-            digest=host.outputs["convert"][name].digest,
-            bytes=host.outputs["convert"][name].path.stat().st_size,
-        )
-        for name in VARIANTS
-    }
+    pruned = host.report("prune")
     return ModelResult(
         metric=plan.metric.title,
         direction=plan.metric.better,
         layers=tuple(pruned.pop("decisions")),
-        encodings=tuple(converted["encodings"]),
-        agreement=converted["agreement"],
-        variants=files,
         **pruned,
+    )
+
+
+def _encoded_result(job: _Job) -> Encoded:
+    report, (runtime, core) = job.report, job.suit or (None, None)
+    return Encoded(
+        runtime=runtime,
+        core=core,
+        rewrites=report["rewrites"],
+        rewrites_reason=report["rewrites_reason"],
+        encodings=tuple(report["encodings"]),
+        agreement=report["agreement"],
+        variants={
+            name: VariantFile(digest=file.digest, bytes=file.path.stat().st_size)
+            for name, file in job.variants.items()
+        },
     )
 
 
 def _run_target(
     name: str,
     target: TargetBase,
-    plan: PlanBase,
-    host: HostRun,
+    job: _Job,
     run_id: str,
     progress: Progress,
     known: dict[str, Any],
 ) -> TargetResult:
-    """One target from connection to verdict; `known` holds at any moment what has been found out."""
+    """One target from its files to its verdict; `known` holds at any moment what has been found out."""
     try:
+        engine.encode(job.plan, job.host, job.store, progress, job.suit)
+        known["encoded"] = _encoded_result(job)
         with open_device(name, target) as device:
-            known["device"] = device.probe.model_dump(mode="json", exclude={"agent"})
-            _measure_and_judge(name, device, plan, host, progress, known)
+            known["device"] = device.probe.model_dump(mode="json", exclude={"agent", "features"})
+            _measure_and_judge(name, device, job, progress, known)
             if known["exit_code"] == ExitCode.PASS:
                 with _timed("install", known), progress.step(f"{name}: install"):
-                    known["installed"] = _install(device, plan, host, known, run_id)
+                    known["installed"] = _install(device, job, known, run_id)
+    except Disagreement as error:
+        return _failed(target, str(error), ExitCode.GATE, known)
     except (TargetError, UserError) as error:
         code = ExitCode.DEVICE if isinstance(error, TargetError) else ExitCode.USER
         return _failed(target, str(error), code, known)
@@ -192,10 +239,10 @@ def _run_target(
 
 
 def _measure_and_judge(
-    name: str, device: Device, plan: PlanBase, host: HostRun, progress: Progress, known: dict[str, Any]
+    name: str, device: Device, job: _Job, progress: Progress, known: dict[str, Any]
 ) -> None:
     """Fill `known` with what the device said and what follows from it, as far as it comes."""
-    variants = {variant: host.outputs["convert"][variant] for variant in VARIANTS}
+    plan, host, variants = job.plan, job.host, job.variants
     with _timed("deploy", known), progress.step(f"{name}: deploy") as say:
         evaluation = at_key("inputs", host.outputs["convert"])
         assert evaluation is not None
@@ -222,7 +269,7 @@ def _measure_and_judge(
         measurements, session, plan.metric.source, host.files.metric, truth, plan.metric.output
     )
     sizes = {variant: artifact.path.stat().st_size for variant, artifact in variants.items()}
-    quantum = host.report("convert")["quantum"]
+    quantum = job.report["quantum"]
     known.update(judge.run(plan, session, measurements, sizes, emulated, quantum))
 
 
@@ -235,10 +282,10 @@ def _timed(phase: str, known: dict[str, Any]) -> Iterator[None]:
         known.setdefault("seconds", {})[phase] = round(time.monotonic() - started, 3)
 
 
-def _install(device: Device, plan: PlanBase, host: HostRun, known: Mapping[str, Any], run_id: str) -> Any:
+def _install(device: Device, job: _Job, known: Mapping[str, Any], run_id: str) -> Any:
     variant = known["winner"].variant
-    model: Artifact = host.outputs["convert"][variant]
-    encodings = [each["encoding"] for each in host.report("convert")["encodings"]]
-    labels = host.report("data")["labels"]
-    manifest = install.manifest(model, variant, encodings, known["runtime"], labels, plan.name, run_id)
+    model = job.variants[variant]
+    encodings = [each["encoding"] for each in job.report["encodings"]]
+    labels = job.host.report("data")["labels"]
+    manifest = install.manifest(model, variant, encodings, known["runtime"], labels, job.plan.name, run_id)
     return install.run(device, model, manifest)

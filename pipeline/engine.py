@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -56,11 +56,21 @@ class HostRun:
     files: UserFiles
     outputs: dict[str, dict[str, Artifact]] = field(default_factory=dict)
     records: list[StageRecord] = field(default_factory=list)
+    encoded: dict[Suit | None, dict[str, Artifact]] = field(default_factory=dict)
 
     def report(self, stage: str) -> dict[str, Any]:
         """The report that a stage left."""
         report: dict[str, Any] = self.outputs[stage]["report"].read_json()
         return report
+
+    def variants(self, suit: Suit | None) -> dict[str, Artifact]:
+        """The files that are measured where weights are stored to suit a runtime and a core."""
+        encoded = self.encoded[suit]
+        return {
+            "baseline": self.outputs["convert"]["baseline"],
+            "dense": encoded["dense"],
+            "sparse": encoded["sparse"],
+        }
 
 
 def run_host_stages(
@@ -69,13 +79,8 @@ def run_host_stages(
     store: Store,
     progress: Progress,
     last: str = CACHED_STAGES[-1],
-    suit: Suit | None = None,
 ) -> HostRun:
-    """Data, train, prune and convert, up to `last`, each from the cache where its key is known. What is converted suits
-    a runtime and a core, or without `suit` all of them.
-
-    Raises `UserError`, `Disagreement`.
-    """
+    """Data, train, prune and convert, up to `last`, each from the cache where its key is known. Raises `UserError`."""
     run = HostRun(UserFiles.of(plan, folder))
 
     def still_the_same() -> None:
@@ -88,7 +93,7 @@ def run_host_stages(
 
     for stage in CACHED_STAGES[: CACHED_STAGES.index(last) + 1]:
         inputs = _inputs(stage, run.outputs, run.files)
-        options = _options(stage, plan, suit)
+        options = _module(stage).options(plan)
         try:
             run.outputs[stage], record = run_stage(stage, options, inputs, store, progress, still_the_same)
         except DataMisfit as error:
@@ -97,24 +102,45 @@ def run_host_stages(
     return run
 
 
+def encode(plan: PlanBase, run: HostRun, store: Store, progress: Progress, suit: Suit | None) -> None:
+    """Add to `run` the files that suit a runtime and a core, or without `suit` all of them, unless they are there.
+
+    Raises `UserError`, `Disagreement`.
+    """
+    if suit in run.encoded:
+        return
+    options, inputs = _encode_options(plan, suit), _inputs("encode", run.outputs, run.files)
+    title = "encode" if suit is None else f"encode for {suit[0]} on {suit[1]}"
+    run.encoded[suit], record = run_stage(
+        "encode", options, inputs, store, progress, lambda: None, title=title
+    )
+    run.records.append(record)
+
+
+def _encode_options(plan: PlanBase, suit: Suit | None) -> BaseModel:
+    options: BaseModel = _module("encode").options(plan)
+    return options.model_copy(update={"suit": suit})
+
+
 def what_would_run(
-    plan: PlanBase, folder: Path, store: Store, suit: Suit | None = None
+    plan: PlanBase, folder: Path, store: Store, suits: Sequence[Suit | None] = ()
 ) -> list[tuple[str, str]]:
     """Each cached stage, and where its outputs would come from; after the first that is made anew nobody knows."""
     files = UserFiles.of(plan, folder)
     outputs: dict[str, dict[str, Artifact]] = {}
-    for stage in CACHED_STAGES:
-        options = _options(stage, plan, suit)
+    todo = [(stage, _module(stage).options(plan)) for stage in CACHED_STAGES]
+    todo += [("encode", _encode_options(plan, suit)) for suit in dict.fromkeys(suits)]
+    cached = 0
+    for stage, options in todo:
         made = store.find(stage, _key(_provenance(stage, options, _inputs(stage, outputs, files))))
         if made is None:
             break
         outputs[stage] = made
-    found = [(stage, "cache") for stage in outputs]
-    for stage in CACHED_STAGES[len(outputs) :]:
+        cached += 1
+    found = [(stage, "cache") for stage, _ in todo[:cached]]
+    for stage, _ in todo[cached:]:
         unsure = (
-            f"anew, or from cache where {found[-1][0]} makes what is known"
-            if len(found) > len(outputs)
-            else "anew"
+            f"anew, or from cache where {found[-1][0]} makes what is known" if len(found) > cached else "anew"
         )
         found.append((stage, unsure))
     return found
@@ -127,8 +153,9 @@ def run_stage(
     store: Store,
     progress: Progress,
     check_inputs: Callable[[], None],
+    title: str = "",
 ) -> tuple[dict[str, Artifact], StageRecord]:
-    """One stage: its outputs from the store, or made and remembered.
+    """One stage: its outputs from the store, or made and remembered; `title` is what people read of it.
 
     `check_inputs` raises when a file changed under the stage's hands: what was made then is not remembered.
     """
@@ -138,12 +165,12 @@ def run_stage(
     outputs = store.find(stage, key)
     cached = outputs is not None
     if outputs is None:
-        with progress.step(stage) as say:
+        with progress.step(title or stage) as say:
             outputs = _module(stage).run(options, inputs, store, say)
         check_inputs()
         store.remember(stage, key, outputs, provenance)
     else:
-        progress.line(f"{stage}: from cache")
+        progress.line(f"{title or stage}: from cache")
     record = StageRecord(stage=stage, key=key, cached=cached, seconds=round(time.monotonic() - started, 3))
     return outputs, record
 
@@ -165,6 +192,8 @@ def _inputs(
             "source": source,
             "metric": files.metric,
         }
+    elif stage == "encode":
+        given = {**outputs["convert"]}
     else:
         given = {
             "baseline": outputs["train"]["model"],
@@ -178,11 +207,6 @@ def _inputs(
 
 def _module(stage: str) -> ModuleType:
     return importlib.import_module(f"pipeline.stages.{stage}")
-
-
-def _options(stage: str, plan: PlanBase, suit: Suit | None) -> BaseModel:
-    options: BaseModel = _module(stage).options(plan)
-    return options.model_copy(update={"suit": suit}) if stage == "convert" else options
 
 
 def _provenance(stage: str, options: BaseModel, inputs: Mapping[str, Artifact]) -> dict[str, Any]:

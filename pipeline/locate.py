@@ -50,9 +50,20 @@ def read_target(name: str, plan_folder: Path | None = None, host: str = "") -> T
     return read_yaml(path, target_model(), overrides=_host_overrides(host))
 
 
+def target_files() -> dict[str, Path]:
+    """Name and file of every target there is; of two with one name, the one that `read_target` takes."""
+    found: dict[str, Path] = {}
+    for folder in [Path(), *package_folders()]:
+        for path in (folder / "targets").glob("*.yaml"):
+            found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
+
+
 def _host_overrides(host: str) -> list[str]:
     """`[user@]host[:port]`; an IPv6 address with a port stands in brackets."""
     user, at, address = host.rpartition("@")
+    if ":" in user:
+        raise UserError("--host: expected [user@]host[:port], without a password; keys let edgepipe in")
     name, _, port = address.partition(":")
     if address.startswith("["):
         name, _, port = address[1:].partition("]")

@@ -20,7 +20,8 @@ from pydantic import (
 from pipeline.models import data, fitting, load, metrics, sources
 from pipeline.plan_pruning import FitSection, PruneBase, prune_section
 from pipeline.plan_section import Section
-from pipeline.sparse_tflite.precision import Precision
+from pipeline.sparse_tflite import rewrites
+from pipeline.sparse_tflite.precision import Io, Precision
 from pipeline.strict_yaml import suggest
 
 
@@ -124,12 +125,35 @@ class TrainSection(FitSection):
     loss: Annotated[str | dict[str, str], BeforeValidator(_loss)] = "auto"
 
 
+def _rewrites(value: Any) -> Any:
+    if isinstance(value, str) and value not in ("auto", "none"):
+        raise ValueError(
+            f"expected auto, none, or a list of {', '.join(rewrites.names())}, received {value!r}"
+        )
+    if isinstance(value, list | tuple):
+        for name in value:
+            if name not in rewrites.names():
+                raise ValueError(f"unknown rewrite {name!r}; known: {', '.join(rewrites.names())}")
+        return tuple(value)
+    return value
+
+
 class ConvertSection(Section):
     """Conversion to TFLite."""
 
     precision: Precision = "float32"
+    io: Io = "float"
+    rewrites: Annotated[Literal["auto", "none"] | tuple[str, ...], BeforeValidator(_rewrites)] = "auto"
     representative_samples: int = Field(256, ge=1)
     agreement_samples: int = Field(32, ge=32)
+
+    @model_validator(mode="after")
+    def _integers_only_of_int8(self) -> ConvertSection:
+        if self.io != "float" and self.precision != "int8":
+            raise ValueError(
+                f"io: {self.io} inputs and outputs are those of precision int8, not of {self.precision}"
+            )
+        return self
 
 
 class MeasureSection(Section):
@@ -138,9 +162,12 @@ class MeasureSection(Section):
     repetitions: int = Field(6, ge=2, le=1000)
     warmup_runs: int = Field(10, ge=1)
     warmup_seconds: float = Field(0.1, ge=0)
+    max_warmup_seconds: float = Field(5, ge=0)
     min_samples: int = Field(50, ge=3)
     min_seconds: float = Field(0.25, ge=0)
     max_samples: int = Field(1000, ge=3)
+    max_seconds: float = Field(2, ge=0)
+    interval: float = Field(0.01, ge=0, le=1)
     evaluation_samples: int | None = Field(None, ge=32)
     step_deadline_s: float = Field(300, gt=0)
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
+from targets.questions import standing_aside
+
 Say = Callable[[str], None]
 
 
@@ -29,7 +31,8 @@ class Progress:
         """
         started = time.monotonic()
         if self.console.is_terminal:
-            with self.console.status(f"{name} ...") as status:
+            status = self.console.status(f"{name} ...")
+            with status, standing_aside(status.stop, status.start):
                 yield lambda text: status.update(f"{name}: {text}")
         else:
             self.line(f"{name} ...")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,9 @@ from pipeline.measurement.verdict import Verdict
 from pipeline.measurement.winner import Winner
 from pipeline.pruning.decision import LayerDecision
 from pipeline.sparse_tflite.fully_connected import EncodingDecision
+from targets.cores import Core
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 
 class StageRecord(Record):
@@ -39,7 +41,7 @@ class VariantFile(Record):
 
 
 class ModelResult(Record):
-    """The model on the host, before and after; what was done to each layer and each operator."""
+    """The model on the host, before and after; what was done to each layer."""
 
     metric: str
     direction: Literal["higher", "lower"]
@@ -49,9 +51,27 @@ class ModelResult(Record):
     parameters_before: int
     parameters_after: int
     layers: tuple[LayerDecision, ...]
+
+
+class Encoded(Record):
+    """The files as they suit a runtime and a kind of core (null: as all read them); what was done to each operator.
+
+    `rewrites` counts how often each exact rewrite of the graph was applied; `agreement` is that of sparse and dense on
+    the host.
+    """
+
+    runtime: str | None = None
+    core: Core | None = None
+    rewrites: dict[str, int] = {}
+    rewrites_reason: str = ""
     encodings: tuple[EncodingDecision, ...]
     agreement: Agreement
     variants: dict[str, VariantFile]
+
+    @property
+    def title(self) -> str:
+        """For what the files are."""
+        return f"{self.runtime} on {self.core}" if self.runtime else "all runtimes"
 
 
 class Installed(Record):
@@ -74,6 +94,7 @@ class TargetResult(Record):
     started: str | None = None
     settings: dict[str, Any] = {}
     runtime: str | None = None
+    encoded: Encoded | None = None
     digests: dict[str, str] = {}
     device: dict[str, Any] = {}
     environment: dict[str, Any] = {}
@@ -94,7 +115,7 @@ class TargetResult(Record):
 class Result(Record):
     """One run: the plan as it was, the stages, the model, and each target's result under its name."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     id: str
     created: str
     version: str
@@ -123,19 +144,33 @@ def load(run: Path) -> Result:
     """The result in a run's folder, or in the file itself. Raises `UserError` when it is none of ours."""
     path = run / "result.json" if run.is_dir() else run
     try:
-        return Result.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read: {error.strerror}; expected a run's folder, for example runs/latest"
-        ) from None
-    except ValidationError as error:
+        return Result.model_validate(_migrated(json.loads(path.read_bytes())))
+    except ValueError as error:
+        if not isinstance(error, ValidationError):
+            raise UserError(f"{path}: not a result: {error}") from None
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "(file)"
         raise UserError(
             f"{path}: not a result of schema version {SCHEMA_VERSION}: {where}: {first['msg']}"
         ) from None
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read: {error.strerror}; expected a run's folder, for example runs/latest"
+        ) from None
+
+
+def _migrated(document: Any) -> Any:
+    """A document of an earlier version as one of this. Version 1 had one set of files for all targets."""
+    if not isinstance(document, dict) or document.get("schema_version") != 1:
+        return document
+    model, targets = document.get("model"), document.get("targets")
+    if isinstance(model, dict) and isinstance(targets, dict):
+        encoded = {key: model.pop(key) for key in ("encodings", "agreement", "variants") if key in model}
+        for target in targets.values():
+            target["encoded"] = encoded
+    return {**document, "schema_version": SCHEMA_VERSION}
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of the document, version 1."""
+    """The JSON Schema of the document, of this version."""
     return Result.model_json_schema(mode="serialization")

@@ -12,6 +12,7 @@ from typing import Any
 
 from targets.agent_archive import build_agent
 from targets.errors import TargetError
+from targets.privacy import ROOT, make_private
 from targets.probe import Probe, probe
 from targets.provisioning.bundle import Bundle, build_bundle
 from targets.provisioning.runtimes import choose
@@ -51,6 +52,7 @@ class Device:
         self._agent = f"{target.workdir}/agents/agent-{self.agent_digest[:16]}.pyz"
         self.probe: Probe = probe(transport, self._python, self._agent)
         if self.probe.agent != self.agent_digest:
+            make_private(transport, target.workdir)
             self._put_bytes(content, self._agent)
 
     @property
@@ -125,6 +127,8 @@ class Device:
 
     def provision(self, say: Callable[[str], None]) -> Provisioned:
         """See that the device has its runtime."""
+        if self.probe.root and self.target.transport != "local":
+            say(ROOT)
         runtime = choose(self.target.runtime, self.probe)
         bundle = build_bundle(runtime, self.probe)
         folder = f"{self.target.workdir}/bundles/{bundle.digest[:16]}"

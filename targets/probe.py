@@ -6,6 +6,7 @@ import json
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from targets.cores import Core, kind_of
 from targets.errors import TargetError
 from targets.transports import Transport
 
@@ -18,6 +19,12 @@ def digest(path):
             return hashlib.sha256(file.read()).hexdigest()
     except OSError:
         return None
+def features():
+    try:
+        with open("/proc/cpuinfo") as file:
+            return sorted({word for line in file if line.startswith("Features") for word in line.split()[2:]})
+    except OSError:
+        return []
 print(json.dumps({
     "python": list(sys.version_info[:3]),
     "implementation": sys.implementation.name,
@@ -25,13 +32,17 @@ print(json.dumps({
     "bits": struct.calcsize("P") * 8,
     "system": sys.platform,
     "libc": list(platform.libc_ver()),
+    "features": features(),
     "agent": digest(sys.argv[1]),
+    "root": hasattr(os, "geteuid") and os.geteuid() == 0,
 }))
 """
 
 
 class Probe(BaseModel):
-    """What a device's Python says of itself and of the system around it; `agent` is the sha256 of the agent there."""
+    """What a device's Python says of itself and of the system around it; `features` are those of an Arm core, `agent`
+    is the sha256 of the agent there. `root`: whoever logs in may do anything, and so may a model's code.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,7 +52,14 @@ class Probe(BaseModel):
     bits: int
     system: str
     libc: tuple[str, str]
+    features: tuple[str, ...] = ()
     agent: str | None
+    root: bool = False
+
+    @property
+    def core(self) -> Core | None:
+        """The kind of its cores; None where it is no kind we know."""
+        return kind_of(self.machine, " ".join(self.features))
 
     @property
     def architecture(self) -> str:

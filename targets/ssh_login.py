@@ -1,103 +1,175 @@
 """Logging in to an SSH server: reach it, recognise it, be let in; every way to fail is a sentence of its own.
 
-Host keys are always checked. An unknown one is shown with the line that accepts it, a changed one is refused.
+Host keys are always checked, those of jump hosts as well. An unknown one is shown with the line that accepts it, a
+changed one is refused.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import NoReturn
+from contextlib import closing, contextmanager
 
 import paramiko
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from targets import ssh_failures
 from targets.errors import TargetError
-from targets.places import expand
+from targets.host_keys import Known, PublicKey, UnknownHostKey, check, known_keys, parse_public_key
+from targets.ssh_options import Destination, Options, route
+from targets.ssh_stream import Stream, open_stream
+from targets.user_keys import candidates
+
+__all__ = ["Login", "Options", "alarm", "host_key_of", "log_in"]
 
 _END_DEADLINE_S = 5.0
+_LEAST_WAIT_S = 0.01
 
 
-class Options(BaseModel):
-    """How to reach and recognise a device. Paths may start with `~` and contain `${EDGEPIPE_HOME}`.
+class Login:
+    """A connection, and those to the jump hosts that carry it. `device` is its user and host, for messages."""
 
-    Without `key_file` the SSH agent's keys and ~/.ssh/id_* are tried. `host_key` ("ssh-ed25519 AAAA...") pins
-    the device's key; without it `known_hosts` must hold it. Connecting, login included, takes at most
-    `connect_timeout_s`; a network that is silent for three times `keepalive_s` is lost.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    host: str = Field(min_length=1)
-    port: int = Field(default=22, ge=1, le=65535)
-    user: str = Field(min_length=1)
-    key_file: str | None = None
-    known_hosts: str = "~/.ssh/known_hosts"
-    host_key: str | None = None
-    connect_timeout_s: float = Field(default=10, gt=0, lt=15)
-    keepalive_s: int = Field(default=15, ge=1)
-
-    @field_validator("host_key")
-    @classmethod
-    def _check_host_key(cls, value: str | None) -> str | None:
-        if value is not None:
-            _parse_host_key("device", value)
-        return value
+    def __init__(self) -> None:
+        self._open: list[tuple[paramiko.Transport, Stream]] = []
+        self.device = ""
 
     @property
-    def known_as(self) -> str:
-        """The device's name in a known_hosts file."""
-        return self.host if self.port == 22 else f"[{self.host}]:{self.port}"
+    def transport(self) -> paramiko.Transport:
+        """The connection to the server that was reached last: the device, once we are there."""
+        return self._open[-1][0]
+
+    @property
+    def carrier(self) -> paramiko.Transport | None:
+        """What the next connection goes through; None for the first."""
+        return self._open[-1][0] if self._open else None
+
+    def add(self, transport: paramiko.Transport, stream: Stream, device: str) -> None:
+        """Take over a connection; it ends with the others."""
+        self._open.append((transport, stream))
+        self.device = device
+
+    def close(self) -> None:
+        """End the connections and see their threads end, which paramiko does not wait for."""
+        while self._open:
+            transport, stream = self._open.pop()
+            transport.close()
+            stream.close()
+            if transport.is_alive():
+                transport.join(_END_DEADLINE_S)
 
 
-def log_in(options: Options) -> paramiko.SSHClient:
-    """A connection that is logged in, or `TargetError`."""
-    _silence_paramiko()
-    key = _load_key(expand(options.key_file)) if options.key_file else None
-    client = paramiko.SSHClient()
-    _load_host_keys(client, options)
-    client.set_missing_host_key_policy(_RefuseUnknown(options))
-    deadline = time.monotonic() + options.connect_timeout_s
-    connection = _open_socket(options, deadline)
+def log_in(options: Options) -> Login:
+    """A connection that is logged in, through all its jump hosts, or `TargetError`."""
+    login = Login()
+    try:
+        for destination in route(options):
+            _enter(login, destination)
+    except BaseException:
+        login.close()
+        raise
+    return login
 
-    def give_up() -> None:
-        with suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
 
-    # paramiko's own timeouts start anew for the banner, the key exchange and each login attempt.
-    with alarm(deadline - time.monotonic(), give_up) as rang:
-        try:
-            client.connect(
-                options.host,
-                options.port,
-                options.user,
-                pkey=key,
-                sock=connection,
-                allow_agent=key is None,
-                look_for_keys=key is None,
-                banner_timeout=options.connect_timeout_s,
-                auth_timeout=options.connect_timeout_s,
-            )
-        except BaseException as error:
-            hang_up(client)
-            connection.close()
-            if isinstance(error, (paramiko.SSHException, OSError, EOFError)):
-                _explain(TimeoutError() if rang.is_set() else error, options)
+def host_key_of(options: Options) -> tuple[PublicKey, bool]:
+    """The key that the device shows, and whether it was known; the device is told nothing, not even a user.
+
+    Raises `TargetError` for a key that has changed, and when the way to the device cannot be gone.
+    """
+    *before, device = route(options)
+    login = Login()
+    try:
+        for destination in before:
+            _enter(login, destination)
+        return _meet(login, device, time.monotonic() + device.connect_timeout_s), True
+    except UnknownHostKey as error:
+        if error.name != device.known_as:
             raise
-    return client
+        return error.key, False
+    finally:
+        login.close()
 
 
-def hang_up(client: paramiko.SSHClient) -> None:
-    """Close the connection and see its thread end, which paramiko does not wait for."""
-    transport = client.get_transport()
-    client.close()
-    if transport is not None and transport.is_alive():
-        transport.join(_END_DEADLINE_S)
+def _enter(login: Login, destination: Destination) -> None:
+    deadline = time.monotonic() + destination.connect_timeout_s
+    _meet(login, destination, deadline)
+    _authenticate(login.transport, destination, deadline)
+    login.transport.set_keepalive(destination.keepalive_s)
+
+
+def _meet(login: Login, destination: Destination, deadline: float) -> PublicKey:
+    """Reach a server, exchange keys with it, and see that it is who it should be. Returns the key it showed."""
+    _silence_paramiko()
+    known, carrier = _known(destination), login.carrier
+    stream = open_stream(destination, carrier, deadline)
+    transport = paramiko.Transport(stream.socket)
+    login.add(transport, stream, destination.name)
+    transport.banner_timeout = transport.handshake_timeout = destination.connect_timeout_s
+    transport.get_security_options().key_types = known.algorithms()
+    # paramiko's own timeouts start anew for the banner and the key exchange.
+    with alarm(deadline - time.monotonic(), stream.cut) as rang:
+        try:
+            transport.start_client()
+            key = transport.get_remote_server_key()
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            failure: BaseException = TimeoutError() if rang.is_set() else error
+            raise ssh_failures.of_handshake(
+                failure,
+                destination,
+                stream.said(),
+                lambda: open_stream(destination, carrier, time.monotonic() + _END_DEADLINE_S),
+            ) from error
+    certificate = key.public_blob
+    shown = (
+        PublicKey(certificate.key_type, certificate.key_blob)
+        if certificate
+        else PublicKey(key.get_name(), key.asbytes())
+    )
+    pinned = destination.host_key is not None
+    check(
+        shown,
+        known,
+        destination.known_as,
+        destination.identity,
+        None if pinned else destination.known_hosts[0],
+    )
+    return shown
+
+
+def _known(destination: Destination) -> Known:
+    if destination.host_key is not None:
+        return Known([parse_public_key(destination.host_key)])
+    return known_keys(destination.known_hosts, destination.known_as, destination.identity)
+
+
+def _authenticate(transport: paramiko.Transport, destination: Destination, deadline: float) -> None:
+    """Try one key after another. The time that somebody needs for a passphrase does not count."""
+    refusals: list[paramiko.SSHException] = []
+    unusable: list[TargetError] = []
+    with closing(paramiko.Agent()) as agent:
+        for candidate in candidates(destination, agent):
+            asked = time.monotonic()
+            try:
+                key = candidate.load()
+            except TargetError as error:
+                if not destination.may_be_missing:
+                    raise
+                unusable.append(error)
+                continue
+            deadline += time.monotonic() - asked
+            transport.auth_timeout = max(_LEAST_WAIT_S, deadline - time.monotonic())
+            try:
+                if not (further := transport.auth_publickey(destination.user, key)):
+                    return
+                refusals.append(paramiko.BadAuthenticationType("more is asked for", further))
+            except (paramiko.SSHException, EOFError, OSError) as error:
+                refusals.append(
+                    error if isinstance(error, paramiko.SSHException) else paramiko.SSHException(str(error))
+                )
+            if not transport.is_active() or time.monotonic() >= deadline:
+                break
+    late, hung_up = time.monotonic() >= deadline, not transport.is_active()
+    raise ssh_failures.of_login(refusals, unusable, destination, late, hung_up)
 
 
 @contextmanager
@@ -118,132 +190,8 @@ def alarm(seconds: float, action: Callable[[], None]) -> Iterator[threading.Even
         timer.join()
 
 
-class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
-    def __init__(self, options: Options) -> None:
-        self._options = options
-
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> NoReturn:
-        options, public = self._options, f"{key.get_name()} {key.get_base64()}"
-        raise TargetError(
-            f"the host key of {options.known_as} is unknown: {key.fingerprint}",
-            "compare that fingerprint on the device (ssh-keygen -lf /etc/ssh/ssh_host_*.pub); "
-            f"if it is the same, add to {expand(options.known_hosts)}:\n{options.known_as} {public}\n"
-            f"or to the target's ssh section:\nhost_key: {public}",
-        )
-
-
 def _silence_paramiko() -> None:
     """Paramiko logs tracebacks of errors that it raises, too; whoever wants them sets the logger's level."""
     logger = logging.getLogger("paramiko")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL)
-
-
-def _load_key(path: Path) -> paramiko.PKey:
-    try:
-        return paramiko.PKey.from_path(path)
-    except OSError as error:
-        raise TargetError(
-            f"the key file {path} cannot be read: {error.strerror}",
-            "correct key_file in the target's ssh section",
-        ) from error
-    except (TypeError, paramiko.PasswordRequiredException) as error:
-        raise TargetError(
-            f"the key file {path} needs a passphrase",
-            f"hand it to the SSH agent (ssh-add {path}) and leave key_file out of the target's ssh section",
-        ) from error
-    except Exception as error:  # from_path lets through whatever its parsers raise
-        raise TargetError(
-            f"the key file {path} holds no usable private key",
-            "expected an ed25519, ecdsa or rsa key in OpenSSH or PEM format; ssh-keygen -t ed25519 makes one",
-        ) from error
-
-
-def _parse_host_key(name: str, text: str) -> paramiko.hostkeys.HostKeyEntry:
-    try:
-        entry = paramiko.hostkeys.HostKeyEntry.from_line(f"{name} {text}")
-    except (paramiko.hostkeys.InvalidHostKey, paramiko.SSHException):
-        entry = None
-    if entry is None or entry.key is None:
-        raise ValueError(f"expected a public host key like 'ssh-ed25519 AAAA...'. Received: {text!r}")
-    return entry
-
-
-def _load_host_keys(client: paramiko.SSHClient, options: Options) -> None:
-    if options.host_key is not None:
-        key = _parse_host_key(options.known_as, options.host_key).key
-        assert key is not None
-        client.get_host_keys().add(options.known_as, key.get_name(), key)
-        return
-    path = expand(options.known_hosts)
-    try:
-        if path.exists():
-            client.load_system_host_keys(str(path))
-    except (OSError, ValueError, paramiko.hostkeys.InvalidHostKey) as error:
-        raise TargetError(f"{path} cannot be read as a known_hosts file: {error}") from error
-
-
-def _open_socket(options: Options, deadline: float) -> socket.socket:
-    """Connect to the first of the host's addresses that answers, within `deadline` for all of them."""
-    failure: OSError = TimeoutError()
-    try:
-        addresses = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise TargetError(
-            f"the name {options.host} could not be resolved",
-            "is it spelled right, and is the device on this network? (aliases in ~/.ssh/config are not read)",
-        ) from error
-    for waiting, (family, kind, protocol, _, address) in zip(
-        range(len(addresses), 0, -1), addresses, strict=True
-    ):
-        connection = socket.socket(family, kind, protocol)
-        try:
-            # An address that swallows packets, often the IPv6 one, must leave time for the others.
-            connection.settimeout(max(0.01, (deadline - time.monotonic()) / waiting))
-            connection.connect(address)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):
-                lost_ms = 3 * options.keepalive_s * 1000
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, lost_ms)
-            return connection
-        except OSError as error:
-            connection.close()
-            failure = error
-    _explain(failure, options)
-
-
-def _explain(error: BaseException, options: Options) -> NoReturn:
-    where = f"{options.host} port {options.port}"
-    if isinstance(error, TimeoutError):
-        message = f"{where} did not answer within {options.connect_timeout_s:g} s"
-        remedy = "is the device switched on and on this network? connect_timeout_s allows it more time"
-    elif isinstance(error, ConnectionRefusedError):
-        message = f"{where} refused the connection"
-        remedy = "is the device's SSH server running, and on that port?"
-    elif isinstance(error, paramiko.BadHostKeyException):
-        forget = (
-            "correct host_key in the target's ssh section"
-            if options.host_key
-            else f"forget the old key: ssh-keygen -R '{options.known_as}' -f {expand(options.known_hosts)}"
-        )
-        message = (
-            f"the host key of {options.known_as} has changed: expected {error.expected_key.fingerprint}, "
-            f"received {error.key.fingerprint}"
-        )
-        remedy = (
-            "another machine may be answering. Only if the device was set up anew and itself shows that "
-            f"fingerprint, {forget}"
-        )
-    elif isinstance(error, paramiko.AuthenticationException) or "No authentication methods" in str(error):
-        key = expand(options.key_file) if options.key_file else None
-        keys = f"the key {key}" if key else "any key of the SSH agent or ~/.ssh/id_*"
-        message = f"{where} did not let {options.user} in with {keys}"
-        identity = f"-i {key} " if key else ""
-        remedy = f"is the user right? ssh-copy-id {identity}-p {options.port} {options.user}@{options.host}"
-    elif isinstance(error, (paramiko.SSHException, EOFError)):
-        message = f"{where} broke off the SSH handshake: {error or 'connection closed'}"
-        remedy = "is it an SSH server, and one of the last ten years?"
-    else:
-        message = f"{where} cannot be reached: {getattr(error, 'strerror', None) or error}"
-        remedy = "is the device switched on and on this network?"
-    raise TargetError(message, remedy) from error

@@ -116,7 +116,16 @@ class Agent:
         }
 
 
-PROTOCOL = {"warmup_runs": 2, "warmup_seconds": 0, "min_samples": 3, "min_seconds": 0, "max_samples": 5}
+PROTOCOL = {
+    "warmup_runs": 2,
+    "warmup_seconds": 0,
+    "max_warmup_seconds": 0,
+    "min_samples": 3,
+    "min_seconds": 0,
+    "max_samples": 5,
+    "max_seconds": 0,
+    "interval": 0,
+}
 
 
 def time_step(variant: str) -> dict[str, Any]:

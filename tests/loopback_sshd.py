@@ -30,58 +30,56 @@ def free_port() -> int:
 
 
 @contextmanager
-def loopback_sshd(folder: Path, *settings: str) -> Iterator[ssh.Options]:
-    """Start sshd with its files in `folder` and yield how to log in; end it with the block."""
+def loopback_sshd(folder: Path, *settings: str, only: str = "publickey") -> Iterator[ssh.Options]:
+    """Start sshd with its files in `folder` and yield how to log in; end it with the block.
+
+    `only` is what it lets people in by.
+    """
     if not _SSHD.exists():
         skip_or_fail(f"{_SSHD} is missing: apt-get install openssh-server")
-    with _privilege_separation_folder():
-        host_key = make_key(folder / "host_key")
-        (folder / "authorized_keys").write_text(make_key(folder / "id_ed25519") + "\n")
-        port = free_port()
-        (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n")
-        config = [
-            f"ListenAddress 127.0.0.1:{port}",
-            f"HostKey {folder}/host_key",
-            f"AuthorizedKeysFile {folder}/authorized_keys",
-            "AuthenticationMethods publickey",
-            "PermitRootLogin yes",
-            "StrictModes no",
-            "UsePAM no",
-            "PidFile none",
-            "Subsystem sftp internal-sftp",
-            *settings,
-        ]
-        (folder / "sshd_config").write_text("\n".join(config) + "\n")
-        argv = [str(_SSHD), "-D", "-e", "-f", str(folder / "sshd_config")]
-        with subprocess.Popen(argv, stderr=subprocess.PIPE) as server:
-            assert server.stderr is not None
-            said = b""
-            for line in server.stderr:
-                said += line
-                if b"Server listening" in line:
-                    break
-            else:
-                raise AssertionError(f"sshd did not start: {said.decode()}")
-            try:
-                yield ssh.Options(
-                    host="127.0.0.1",
-                    port=port,
-                    user=getpass.getuser(),
-                    key_file=str(folder / "id_ed25519"),
-                    known_hosts=str(folder / "known_hosts"),
-                )
-            finally:
-                server.terminate()
+    _make_privilege_separation_folder()
+    host_key = make_key(folder / "host_key")
+    (folder / "authorized_keys").write_text(make_key(folder / "id_ed25519") + "\n")
+    port = free_port()
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n")
+    config = [
+        f"ListenAddress 127.0.0.1:{port}",
+        f"HostKey {folder}/host_key",
+        f"AuthorizedKeysFile {folder}/authorized_keys",
+        f"AuthenticationMethods {only}",
+        "PermitRootLogin yes",
+        "StrictModes no",
+        "UsePAM no",
+        "PidFile none",
+        "Subsystem sftp internal-sftp",
+        *settings,
+    ]
+    (folder / "sshd_config").write_text("\n".join(config) + "\n")
+    argv = [str(_SSHD), "-D", "-e", "-f", str(folder / "sshd_config")]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE) as server:
+        assert server.stderr is not None
+        said = b""
+        for line in server.stderr:
+            said += line
+            if b"Server listening" in line:
+                break
+        else:
+            raise AssertionError(f"sshd did not start: {said.decode()}")
+        try:
+            yield ssh.Options(
+                host="127.0.0.1",
+                port=port,
+                user=getpass.getuser(),
+                key_file=str(folder / "id_ed25519"),
+                known_hosts=str(folder / "known_hosts"),
+                ssh_config=None,
+            )
+        finally:
+            server.terminate()
 
 
-@contextmanager
-def _privilege_separation_folder() -> Iterator[None]:
-    """A server of root's insists on /run/sshd, which its package makes at boot only."""
-    missing = os.geteuid() == 0 and not _PRIVILEGE_SEPARATION.exists()
-    if missing:
-        _PRIVILEGE_SEPARATION.mkdir(mode=0o755)
-    try:
-        yield
-    finally:
-        if missing:
-            _PRIVILEGE_SEPARATION.rmdir()
+def _make_privilege_separation_folder() -> None:
+    """A server of root's insists on /run/sshd at every login, which its package makes at boot only. It stays: servers
+    of tests that run beside these need it, too."""
+    if os.geteuid() == 0:
+        _PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)

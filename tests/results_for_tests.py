@@ -10,7 +10,7 @@ from pipeline.measurement.measurement import Measurement, MemoryCourse, MemoryRe
 from pipeline.measurement.statistics import summarise
 from pipeline.plan import GatesSection
 from pipeline.pruning.decision import LayerDecision
-from pipeline.result import Installed, ModelResult, Result, StageRecord, TargetResult, VariantFile
+from pipeline.result import Encoded, Installed, ModelResult, Result, StageRecord, TargetResult, VariantFile
 from pipeline.sparse_tflite.fully_connected import EncodingDecision
 
 VARIANTS = ("baseline", "dense", "sparse")
@@ -50,7 +50,7 @@ def make_result(
         stages=tuple(
             StageRecord(stage=stage, key=digit * 64, cached=digit in "ab", seconds=float(at) * 1.5)
             for at, (stage, digit) in enumerate(
-                zip(("data", "train", "prune", "convert"), "abcd", strict=True)
+                zip(("data", "train", "prune", "convert", "encode"), "abcde", strict=True)
             )
         ),
         model=make_model(layer),
@@ -99,6 +99,16 @@ def make_model(layer: str = "hidden") -> ModelResult:
                 weights_after=640,
             ),
         ),
+    )
+
+
+def make_encoded(layer: str = "hidden") -> Encoded:
+    """Two operators: one stored in blocks, one densely."""
+    return Encoded(
+        runtime="ai-edge-litert",
+        core="arm",
+        rewrites={"stem": 1},
+        rewrites_reason="1,024 weights then run sparse, 0 without it",
         encodings=(
             EncodingDecision(
                 operator="FULLY_CONNECTED",
@@ -149,6 +159,7 @@ def make_target(
         emulated=emulated,
         transport="ssh" if emulated else "local",
         runtime="tflite-runtime" if emulated else "ai-edge-litert",
+        encoded=make_encoded(),
         device={
             "python": [3, 11, 2],
             "machine": "aarch64" if emulated else "x86_64",

@@ -8,24 +8,39 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from device_agents import environment, runtimes
 from device_agents.interpreter import executed
-from device_agents.timing import Recorder, timed
+from device_agents.steadiness import median_is_known
+from device_agents.timing import Recorder, clock, timed
 from targets.agent_archive import build_agent
 
 MILLISECOND = 1_000_000
 
 
-class FakeClock:
-    """A clock that only `run` and `prepare` move on: 10 ms the one, 1 ms the other."""
+def make_recorder(**protocol: Any) -> Recorder:
+    none = {
+        "warmup_runs": 0,
+        "warmup_seconds": 0,
+        "max_warmup_seconds": 0,
+        "min_seconds": 0,
+        "max_seconds": 0,
+    }
+    return Recorder(**{**none, "interval": 0, **protocol})
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+
+class FakeClock:
+    """A clock that only `run` and `prepare` move on: 10 ms the one, or what `times` still holds, 1 ms the other."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, times: Sequence[float] = ()) -> None:
         self.now = 0
+        self.times = list(times)
         self.collecting: set[bool] = set()
         monkeypatch.setattr(time, "perf_counter_ns", lambda: self.now)
 
@@ -34,7 +49,7 @@ class FakeClock:
 
     def run(self) -> None:
         self.collecting.add(gc.isenabled())
-        self.now += 10 * MILLISECOND
+        self.now += round((self.times.pop(0) if self.times else 10) * MILLISECOND)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +69,7 @@ def test_recorder_known_answers(
 ) -> None:
     clock = FakeClock(monkeypatch)
     names = ("warmup_runs", "warmup_seconds", "min_samples", "min_seconds", "max_samples")
-    recorder = Recorder(**dict(zip(names, protocol, strict=True)))  # type: ignore[arg-type]
+    recorder = make_recorder(**dict(zip(names, protocol, strict=True)))
     recorder.record(clock.prepare, clock.run)
     assert recorder.warmup_ns.tolist() == warmups * [10 * MILLISECOND]
     assert recorder.samples_ns.tolist() == samples * [10 * MILLISECOND]
@@ -62,8 +77,73 @@ def test_recorder_known_answers(
     assert gc.isenabled()
 
 
+def test_a_warm_up_lasts_until_the_times_are_steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(monkeypatch, [40 - each for each in range(30)])
+    recorder = make_recorder(max_warmup_seconds=100, min_samples=1, max_samples=1)
+    recorder.record(clock.prepare, clock.run)
+    # 30 falling times; the window before the last, and the last, are alike once both lie on the level part.
+    assert recorder.steady is True
+    assert 40 < len(recorder.warmup_ns) <= 50
+
+
+@pytest.mark.parametrize(("seconds", "steady"), [(0.3, False), (0.02, None)])
+def test_a_warm_up_that_does_not_come_to_rest_says_so(
+    seconds: float, steady: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock(monkeypatch, [1.05**each for each in range(60)])
+    recorder = make_recorder(max_warmup_seconds=seconds, min_samples=1, max_samples=1)
+    recorder.record(clock.prepare, clock.run)
+    assert recorder.steady is steady
+
+
+def test_sampling_ends_when_the_median_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    counts = []
+    for noise in (0.001, 0.05, 0.5):
+        clock = FakeClock(monkeypatch, 10 * np.exp(noise * random.normal(size=3000)))
+        recorder = make_recorder(min_samples=20, max_samples=2000, max_seconds=1e6, interval=0.01)
+        recorder.record(clock.prepare, clock.run)
+        counts.append(len(recorder.samples_ns))
+    # n = (1.96 sqrt(pi / 2) noise / interval)^2, looked at now and then: 151 for 5 %.
+    assert counts[0] == 20 and 75 < counts[1] < 450 and counts[2] == 2000
+
+
+def test_sampling_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(monkeypatch, [5, 15] * 500)
+    recorder = make_recorder(min_samples=2, max_samples=1000, max_seconds=1, interval=0.01)
+    recorder.record(clock.prepare, clock.run)
+    assert 90 < len(recorder.samples_ns) < 140
+
+
+def test_the_interval_of_the_median_holds_it_as_often_as_it_says() -> None:
+    """Brute force: the interval must reach the truth 95 times of 100."""
+    random = np.random.default_rng(1)
+    held = 0
+    for _ in range(400):
+        times = np.exp(random.normal(size=101)).tolist()
+        centre = float(np.median(times))
+        held += median_is_known(times, abs(1 - centre) / centre + 1e-9) is False or abs(1 - centre) < 1e-12
+    assert held / 400 >= 0.92
+
+
+def test_few_times_know_no_median() -> None:
+    assert not median_is_known([1.0] * 3, 1.0) and median_is_known([1.0] * 20, 0.0)
+
+
+def test_what_timing_itself_takes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(0, 100_000, 7))
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: next(ticks))
+    assert clock()["overhead_ns"] == 7
+
+
+def test_the_wait_for_a_core_is_the_kernels_count() -> None:
+    recorder = make_recorder(min_samples=3, max_samples=3)
+    recorder.record(lambda: None, lambda: None)
+    assert recorder.waited_ns is None or recorder.waited_ns >= 0
+
+
 def test_the_collector_comes_back_after_a_failed_run() -> None:
-    recorder = Recorder(warmup_runs=0, warmup_seconds=0, min_samples=1, min_seconds=0, max_samples=1)
+    recorder = make_recorder(min_samples=1, max_samples=1)
     with pytest.raises(ZeroDivisionError):
         recorder.record(lambda: None, lambda: 1 / 0)
     assert gc.isenabled()
@@ -80,17 +160,17 @@ sys.path.insert(0, sys.argv[1])
 from device_agents import memory
 size = 100 * 1000 * 1000
 resettable = memory.reset_peak()
-seen = [memory.usage()]
+seen = [memory.usage(sys.argv[2])]
 block = b"x" * size
-seen.append(memory.usage())
+seen.append(memory.usage(sys.argv[2]))
 del block
-seen.append(memory.usage())
+seen.append(memory.usage(sys.argv[2]))
 resettable = memory.reset_peak()
-seen.append(memory.usage())
+seen.append(memory.usage(sys.argv[2]))
 with open(sys.argv[2], "rb") as stream:
     mapped = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
 touched = sum(mapped[::4096])
-seen.append(memory.usage())
+seen.append(memory.usage(sys.argv[2]))
 print(json.dumps([resettable, seen]))
 """
 
@@ -111,6 +191,10 @@ def test_a_hundred_megabytes_show_as_a_hundred_megabytes(tmp_path: Path) -> None
     assert resettable
     assert reset["hwm"] - before["hwm"] < 1e6
     assert mapping["file"] - reset["file"] == near
+    assert mapping["model"] == near and reset["model"] == 0
+    # Nobody else maps the file: its share is the whole.
+    assert mapping["pss"] - reset["pss"] == near
+    assert abs(mapping["rss"] - mapping["rss_by_page"]) <= max(256 << 10, 0.01 * mapping["rss"])
     assert mapping["anonymous"] - reset["anonymous"] < 1e6
 
 

@@ -66,13 +66,13 @@ def test_a_repetition_keeps_every_raw_figure(agent: Agent) -> None:
     event = agent.answer(**agent.measurement(time_step("a"), models={"a": ""}, threads=3))[1]
     assert set(event) == {
         "event", "step", "variant", "load_ns", "first_ns", "warmup_ns", "samples_ns",
-        "memory", "clock", "threads", "versions", "operators",
+        "steady", "waited_ns", "environment", "memory", "clock", "threads", "versions", "operators",
     }  # fmt: skip
     assert (len(event["warmup_ns"]), len(event["samples_ns"])) == (2, 3)
     assert min([event["load_ns"], event["first_ns"], *event["warmup_ns"], *event["samples_ns"]]) > 0
     assert list(event["memory"]) == ["before_load", "after_load", "after_first", "steady"]
     for memory in event["memory"].values():
-        assert set(memory) == {"rss", "hwm", "anonymous", "file", "swap"}
+        assert set(memory) == {"rss", "hwm", "anonymous", "file", "swap", "pss", "rss_by_page", "model"}
     assert event["clock"]["resolution_ns"] >= 1
     assert event["threads"] == 3
     assert event["versions"]["numpy"] == np.__version__

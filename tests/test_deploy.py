@@ -44,7 +44,7 @@ def test_the_result_fits_its_published_schema(workspace: Workspace) -> None:
     schema = json.loads((ROOT / "docs" / "result.schema.json").read_text())
     assert schema == result.json_schema(), "write it anew: edgepipe schema > docs/result.schema.json"
     jsonschema.Draft202012Validator(schema).validate(workspace.result())
-    assert result.load(workspace.folder / "runs" / "latest").schema_version == 1
+    assert result.load(workspace.folder / "runs" / "latest").schema_version == 2
 
 
 def test_the_winner_is_installed_with_its_manifest(workspace: Workspace) -> None:
@@ -53,9 +53,7 @@ def test_the_winner_is_installed_with_its_manifest(workspace: Workspace) -> None
     manifest = json.loads((current / "manifest.json").read_text())
     variant = local["winner"]["variant"]
     assert (
-        manifest["sha256"]
-        == local["installed"]["digest"]
-        == workspace.result()["model"]["variants"][variant]["digest"]
+        manifest["sha256"] == local["installed"]["digest"] == local["encoded"]["variants"][variant]["digest"]
     )
     assert manifest["labels"] == ["setosa", "versicolor", "virginica"]
     assert manifest["inputs"][0]["shape"] == [1, 4]
@@ -75,7 +73,7 @@ def test_a_second_run_only_measures_and_imports_no_tensorflow(workspace: Workspa
     ended = workspace.run(*DEPLOY, program=("-c", script))
     assert ended.code == 0
     assert ended.out.splitlines()[-1] == "[]"
-    assert [stage["cached"] for stage in workspace.result()["stages"]] == [True] * 4
+    assert [stage["cached"] for stage in workspace.result()["stages"]] == [True] * 5
 
 
 @pytest.mark.parametrize(
@@ -84,18 +82,20 @@ def test_a_second_run_only_measures_and_imports_no_tensorflow(workspace: Workspa
         ("gates.max_file_bytes=999999", []),
         ("measure.repetitions=4", []),
         ("prune.neuron.score=sum", []),
-        ("convert.agreement_samples=40", ["convert"]),
-        ("prune.allocation=global", ["prune", "convert"]),
-        ("metric.source=mse", ["train", "prune", "convert"]),
-        ("train.epochs=16", ["train", "prune", "convert"]),
-        ("data.seed=1", ["data", "train", "prune", "convert"]),
+        ("convert.agreement_samples=40", ["encode"]),
+        ("convert.rewrites=none", ["encode"]),
+        ("convert.precision=float16", ["convert", "encode"]),
+        ("prune.allocation=global", ["prune", "convert", "encode"]),
+        ("metric.source=mse", ["train", "prune", "convert", "encode"]),
+        ("train.epochs=16", ["train", "prune", "convert", "encode"]),
+        ("data.seed=1", ["data", "train", "prune", "convert", "encode"]),
     ],
 )
 def test_changing_one_key_repeats_only_what_depends_on_it(
     workspace: Workspace, setting: str, anew: list[str]
 ) -> None:
     steps = workspace.run(*DEPLOY, "--set", setting, "--dry-run", "--json").json["steps"]
-    host = [step for step in steps if step["stage"] in ("data", "train", "prune", "convert")]
+    host = [step for step in steps if step["stage"] in ("data", "train", "prune", "convert", "encode")]
     assert [step["stage"] for step in host if step["from"].startswith("anew")] == anew
 
 
@@ -282,7 +282,7 @@ def test_a_run_killed_at_any_stage_leaves_all_usable(tmp_path: Path, home: Path,
     ended = fresh.run(*DEPLOY, "--set", "train.epochs=4")
     assert ended.code == 0, ended.err
     if words.startswith("local"):
-        assert [stage["cached"] for stage in fresh.result()["stages"]] == [True] * 4
+        assert [stage["cached"] for stage in fresh.result()["stages"]] == [True] * 5
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -13,6 +13,7 @@ import pytest
 
 from targets import emulation
 from targets.errors import TargetError
+from targets.host_keys import parse_public_key
 from tests.loopback_sshd import free_port
 from tests.requirements_for_tests import skip_or_fail
 from tests.workspace import ROOT, Workspace
@@ -142,7 +143,7 @@ def test_an_unknown_host_key_is_refused_with_the_line_to_add(device: Workspace) 
 
 
 def test_measuring_one_file(device: Workspace) -> None:
-    variants = device.result()["model"]["variants"]
+    variants = device.result()["targets"][NAME]["encoded"]["variants"]
     digest = variants["sparse"]["digest"]
     model = device.home / "store" / "objects" / digest[:2] / f"{digest}.tflite"
     shutil.copy(model, device.folder / "model.tflite")
@@ -152,6 +153,29 @@ def test_measuring_one_file(device: Workspace) -> None:
     ended = device.run("measure", "model.tflite", "--target", NAME, *settings, "--json")
     assert ended.code == 0, ended.err
     assert ended.json["emulated"] and json.dumps(ended.json)
+
+
+def test_a_device_is_added_by_asking_it_and_accepted_by_trying_it(device: Workspace, port: int) -> None:
+    keys = device.home / "devices" / NAME
+    known = (keys / "known_hosts").read_text().split(" ", 1)[1].strip()
+    arguments = ("targets", "add", "mine", f"pi@127.0.0.1:{port}", "--key-file", str(keys / "id_ed25519"))
+    refused = device.run(*arguments)
+    assert refused.code == 3 and not (device.folder / "targets" / "mine.yaml").exists()
+    fingerprint = parse_public_key(known).fingerprint
+    ended = device.run(*arguments, "--accept-host-key", fingerprint)
+    assert ended.code == 0, ended.err
+    text = (device.folder / "targets" / "mine.yaml").read_text()
+    assert known in text and "core: arm " in text.replace("\n", " ") and "emulated: true" in text
+    ended = device.run("acceptance", "--target", "mine", "--plan", "plan.yaml", "--json")
+    assert ended.code == 0, ended.out + ended.err
+    findings = {each["what"]: each for each in ended.json["findings"]}
+    assert all(each["ok"] for each in findings.values())
+    assert findings["second deploy"]["answer"] == "0 bytes sent"
+    assert (
+        "refused" in findings["wrong host key"]["answer"]
+        and "cut after" in findings["cut in mid-push"]["answer"]
+    )
+    assert (device.folder / "runs" / "acceptance-mine.json").exists()
 
 
 def test_nothing_of_ours_runs_on_the_device_afterwards(device: Workspace) -> None:

@@ -47,7 +47,7 @@ def test_a_tflite_file_is_deployed_as_it_came(workspace: Workspace, kernels: lis
     assert ended.code == 0, ended.err
     came = (workspace.folder / "came.tflite").read_bytes()
     found = workspace.result()
-    variants, local = found["model"]["variants"], found["targets"]["local"]
+    variants, local = found["targets"]["local"]["encoded"]["variants"], found["targets"]["local"]
     assert variants["baseline"]["digest"] == variants["dense"]["digest"] == hashlib.sha256(came).hexdigest()
     assert variants["sparse"]["bytes"] < len(came)
     assert found["model"]["layers"] == [] and found["model"]["parameters_after"] == 4 * 40 + 40 * 3
@@ -76,7 +76,8 @@ def test_a_keras_model_is_deployed_unpruned(workspace: Workspace) -> None:
     ended = workspace.run("deploy", "plan.yaml", *NOT_PRUNED, "--set", "train.epochs=1")
     assert ended.code == 0, ended.err
     found = workspace.result()
-    assert found["model"]["variants"]["baseline"] == found["model"]["variants"]["dense"]
+    variants = found["targets"]["local"]["encoded"]["variants"]
+    assert variants["baseline"] == variants["dense"]
     assert [each["action"] for each in found["model"]["layers"]] == ["kept"] * 3
     assert found["model"]["metric_before"] == found["model"]["metric_after"]
     assert "than the baseline" not in found["targets"]["local"]["headline"]

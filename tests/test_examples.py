@@ -39,7 +39,10 @@ def test_an_example_is_pruned_and_converted_to_operators_of_every_runtime(tmp_pa
     assert {layer for layer, each in pruned.items() if each["action"] == "pruned"} == PRUNED[name]
     assert all(each["reason"] for each in pruned.values())
     assert all(pruned[kernel]["loss_increase"] > 0 for kernel in PRUNED[name])
-    assert run.report("convert")["agreement"]["agrees"]
+    for runtime in ("tflite-runtime", "ai-edge-litert"):
+        # Raises where the runtime has not all of the operators.
+        engine.encode(plan, run, Store(tmp_path), Progress(), (runtime, "arm"))
+        assert run.encoded[runtime, "arm"]["report"].read_json()["agreement"]["agrees"]
 
 
 def test_the_corpus_is_the_same_on_every_call_and_its_labels_follow_from_its_words() -> None:

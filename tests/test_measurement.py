@@ -202,6 +202,94 @@ def test_what_the_device_did_meanwhile_makes_it_suspect(
     assert found.state == "suspect" and len(found.reasons) == 1 and words in found.reasons[0]
 
 
+def with_processes(**changes: Any) -> dict[str, Measurement]:
+    """Sound measurements, the second process of `dense` changed."""
+    made = sound()
+    first, second = made["dense"].repetitions
+    changed = second.model_copy(update=changes)
+    return {**made, "dense": made["dense"].model_copy(update={"repetitions": (first, changed)})}
+
+
+def at_frequencies(*hertz: int) -> dict[str, Measurement]:
+    rates = iter(hertz)
+    return {
+        name: each.model_copy(
+            update={
+                "repetitions": tuple(
+                    one.model_copy(
+                        update={"environment": {"frequencies_hz": {"cpu0": next(rates), "cpu1": 10**8}}}
+                    )
+                    for one in each.repetitions
+                )
+            }
+        )
+        for name, each in sound().items()
+    }
+
+
+COUNTED = MemoryReading(rss=64 * MIB, hwm=64 * MIB, anonymous=0, file=0, swap=0, rss_by_page=60 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("measurements", "words"),
+    [
+        (with_processes(steady=False), "dense: 1 of 2 processes were not steady when sampling began"),
+        (
+            with_processes(waited_ns=500),
+            "dense: other programs took its core: a process waited for 9% of its",
+        ),
+        (at_frequencies(15, 15, 15, 15, 15, 12 * 10**8), "frequency moved: 100 to 1,200 MHz"),
+        (
+            with_processes(memory=repetition([1]).memory.model_copy(update={"steady": COUNTED})),
+            "dense: two counters of its resident memory differ by 4,194,304 bytes",
+        ),
+    ],
+)
+def test_what_happened_to_a_process_makes_it_suspect(
+    measurements: dict[str, Measurement], words: str
+) -> None:
+    found = validity.check(measurements, QUIET, 2)
+    assert found.state == "suspect" and len(found.reasons) == 1 and words in found.reasons[0]
+
+
+def test_what_is_within_bounds_leaves_it_valid() -> None:
+    close = COUNTED.model_copy(update={"rss_by_page": 64 * MIB - 100_000})
+    memory = repetition([1]).memory.model_copy(update={"steady": close})
+    for measurements in (
+        with_processes(steady=None, waited_ns=50, memory=memory),
+        at_frequencies(*[15 * 10**8] * 5, 14 * 10**8),
+    ):
+        assert state_of(measurements, QUIET) == "valid"
+
+
+def drifting(change: float, noise: float, random: np.random.Generator) -> dict[str, Measurement]:
+    """Three variants of different speed in 6 turns, over which everything grows slower by `change`."""
+    made: dict[str, list[Repetition]] = {"baseline": [], "dense": [], "sparse": []}
+    order = turns(list(made), 6)
+    for step, name in enumerate(order):
+        middle = (
+            (2 + len(name))
+            * 1e6
+            * (1 + change) ** (step / (len(order) - 1))
+            * np.exp(random.normal(0, noise))
+        )
+        made[name].append(repetition([int(middle)] * 3, step))
+    return {
+        name: Measurement(variant=name, digest=name, emulated=False, repetitions=tuple(each), metric=None)
+        for name, each in made.items()
+    }
+
+
+def test_a_drift_is_told_from_noise() -> None:
+    random = np.random.default_rng(3)
+    found = validity.check(drifting(0.2, 0.01, random), QUIET, 6)
+    assert found.state == "suspect" and "drifted by +20%" in found.reasons[0].replace("19%", "20%")
+    clean = [validity.check(drifting(0, 0.03, random), QUIET, 6).state for _ in range(500)]
+    assert clean.count("suspect") <= 0.02 * 500
+    heated = [validity.check(drifting(0.15, 0.02, random), QUIET, 6).state for _ in range(100)]
+    assert heated.count("suspect") >= 95
+
+
 def test_throttling_before_the_session_is_none_of_it() -> None:
     assert (
         state_of(sound(), {"before": state(throttled=0x50000), "after": state(throttled=0x50000)}) == "valid"

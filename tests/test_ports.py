@@ -56,9 +56,11 @@ VALUES: dict[str, Any] = {
         "repetitions": 2,
         "warmup_runs": 1,
         "warmup_seconds": 0,
+        "max_warmup_seconds": 0,
         "min_samples": 5,
         "min_seconds": 0,
         "max_samples": 10,
+        "max_seconds": 0,
     },
     "gates": {"max_metric_drop": 0.5},
 }
@@ -161,7 +163,9 @@ def test_a_model_of_several_ports_is_converted_on_its_own(
 ) -> None:
     write(tmp_path)
     monkeypatch.chdir(tmp_path)
-    report = commands.convert(Path("ports.py:build"), Path("out.tflite"), "local", Progress(quiet=True))
+    report = commands.convert(
+        Path("ports.py:build"), Path("out.tflite"), "local", commands.Conversion(), Progress(quiet=True)
+    )
     assert report["agreement"]["agrees"]
     signature = read_signature((tmp_path / "out.tflite").read_bytes(), "out.tflite")
     assert [port.name for port in signature.outputs] == ["kind", "amount"]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.measurement.agreement import LIMITS, compare
 from pipeline.sparse_tflite.flatbuffer import read_model
 from pipeline.sparse_tflite.keras_conversion import outputs_on_host, to_tflite
-from pipeline.sparse_tflite.precision import Precision
-from pipeline.sparse_tflite.quantum import output_quantum
+from pipeline.sparse_tflite.precision import Io, Precision
+from pipeline.sparse_tflite.quantum import dequantised, output_quantum, quantised
+from pipeline.sparse_tflite.random_inputs import random_inputs
 from pipeline.sparse_tflite.schema import schema
+from pipeline.sparse_tflite.signature import read_signature
 from tests.workspace import Workspace
 
 X = np.random.default_rng(1).normal(size=(40, 6, 6, 2)).astype(np.float32)
@@ -57,6 +62,31 @@ def test_matrices_in_dynamic_range_are_of_a_version_that_older_runtimes_have(mod
     assert {code.version for code in converted.operatorCodes if code.builtinCode == kind} == {9}
 
 
+@pytest.mark.parametrize("io", ["int8", "uint8"])
+def test_a_model_of_integers_throughout_is_asked_and_answers_in_real_numbers(model: Any, io: Io) -> None:
+    content, inside = to_tflite(model, "int8", X, io), to_tflite(model, "int8", X)
+    signature = read_signature(content, "converted")
+    ends = (*signature.inputs, *signature.outputs)
+    assert {tensor.dtype for tensor in ends} == {io} and {tensor.taken for tensor in ends} == {"float32"}
+    assert output_quantum(content, "converted") == output_quantum(inside, "converted")
+    quantum = output_quantum(content, "converted")
+    np.testing.assert_allclose(outputs_on_host(content, X), outputs_on_host(inside, X), atol=1.01 * quantum)
+    whole = random_inputs(content, "converted")
+    assert whole.dtype == io and outputs_on_host(content, whole).dtype == np.float32
+
+
+@given(st.floats(1e-4, 10), st.integers(-128, 127), st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=8))
+def test_quantising_is_as_near_as_whole_numbers_allow(scale: float, zero: int, values: list[float]) -> None:
+    real = np.array(values)
+    whole = quantised(real, scale, zero, np.int8)
+    within = (real / scale + zero > -128) & (real / scale + zero < 127)
+    difference = np.abs(dequantised(whole, scale, zero) - real)
+    assert (difference[within] <= 0.51 * scale + 1e-4).all()
+    assert set(whole[real / scale + zero >= 127.5]) <= {127} and set(whole[real / scale + zero < -128.5]) <= {
+        -128
+    }
+
+
 def test_answers_in_int8_are_multiples_of_the_quantum(model: Any, float32: bytes) -> None:
     content = to_tflite(model, "int8", X)
     quantum = output_quantum(content, "converted")
@@ -82,10 +112,16 @@ def test_a_precision_has_its_limit_of_agreement() -> None:
 
 def test_an_int8_model_is_deployed_beside_its_float_baseline(tmp_path: Path, home: Path) -> None:
     workspace = Workspace(tmp_path, home)
-    ended = workspace.run("deploy", "plan.yaml", "--set", "convert.precision=int8")
+    ended = workspace.run(
+        "deploy", "plan.yaml", "--set", "convert.precision=int8", "--set", "convert.io=uint8"
+    )
     assert ended.code == 0, ended.err
     found = workspace.result()
-    variants, local = found["model"]["variants"], found["targets"]["local"]
+    variants, local = found["targets"]["local"]["encoded"]["variants"], found["targets"]["local"]
     assert variants["baseline"]["digest"] != variants["dense"]["digest"] == variants["sparse"]["digest"]
     assert local["agreement"]["limit"] > 1e-3 and local["agreement"]["agrees"]
     assert local["measurements"]["dense"]["metric"] > 0.6
+    manifest = json.loads((tmp_path / "installed/local/current/manifest.json").read_text())
+    (taken,), (given,) = manifest["inputs"], manifest["outputs"]
+    assert (taken["dtype"], given["dtype"]) == ("uint8", "uint8")
+    assert given["scale"] == pytest.approx(1 / 256) and given["zero_point"] == 0 and taken["scale"] > 0

@@ -45,12 +45,20 @@ def test_every_decision_and_its_reason_is_on_the_page(result: Result, page: Elem
     text = section(page, "The model").text
     for layer in result.model.layers:
         assert all(word in text for word in (layer.layer, layer.kind, layer.action, layer.reason))
-    for encoding in result.model.encodings:
-        assert all(
-            word in text for word in (encoding.operator, encoding.tensor, encoding.encoding, encoding.reason)
-        )
     assert "50,176 -> 10,035" in text and "32 -> 16" in text
-    assert notation.agreement(result.model.agreement) in text
+
+
+def test_what_was_made_for_a_target_is_in_its_section(result: Result, page: Element) -> None:
+    for name, target in result.targets.items():
+        assert target.encoded is not None
+        text = section(page, name).text
+        for encoding in target.encoded.encodings:
+            assert all(
+                word in text
+                for word in (encoding.operator, encoding.tensor, encoding.encoding, encoding.reason)
+            )
+        assert "ai-edge-litert on arm" in text and "stem (1)" in text and "1,024 weights then" in text
+        assert notation.agreement(target.encoded.agreement) in text
 
 
 def test_every_figure_of_every_variant_is_in_the_table(result: Result, page: Element) -> None:
@@ -152,7 +160,7 @@ def test_links_lead_somewhere_on_the_page(page: Element) -> None:
 
 def test_tables_can_be_read_aloud(page: Element) -> None:
     tables = list(page.all("table"))
-    assert len(tables) == 3 * 2 + 4 + 1
+    assert len(tables) == 5 * 2 + 2 + 1
     for table in tables:
         assert next(table.all("caption")).text.strip()
         assert all(heading.attributes.get("scope") in ("col", "row") for heading in table.all("th"))

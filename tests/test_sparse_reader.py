@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from benchmarks._mutations import healthy_files, mutant, reading
-from pipeline.commands import random_inputs
 from pipeline.errors import UserError
 from pipeline.sparse_tflite.encode import why_not
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.fully_connected import make_sparse
+from pipeline.sparse_tflite.random_inputs import random_inputs
 from pipeline.sparse_tflite.schema import schema
 from pipeline.sparse_tflite.weights import weights_of
 

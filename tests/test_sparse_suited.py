@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline import commands, locate
+from pipeline import commands, deployment, locate
+from pipeline.errors import Disagreement, UserError
 from pipeline.progress import Progress
-from pipeline.sparse_tflite import runtimes, suited
+from pipeline.sparse_tflite import rewrites, runtimes, suited
 from pipeline.sparse_tflite.decide import Decision
+from pipeline.sparse_tflite.eligible import Rewritten, make_eligible
 from pipeline.sparse_tflite.keras_conversion import outputs_on_host
 from pipeline.sparse_tflite.lint import lint
 from pipeline.sparse_tflite.suited import make_suited
-from pipeline.stages import convert
+from pipeline.stages import encode
+from targets.probe import Probe
+from targets.provisioning.runtimes import RUNTIMES
 from tests.sparse_networks import block, depthwise, pointwise, stem, tensorflow_file
 
 LITERT = runtimes.load("ai-edge-litert")
@@ -23,10 +28,11 @@ TFLITE = runtimes.load("tflite-runtime")
 WIDE = 48
 
 
-def network(middle: Any = None) -> bytes:
+def network(middle: Any = None, seed: int = 0) -> bytes:
     """A cluster from stem to mean, as wide as weights must be for sparse ones to be smaller, and a matrix behind it."""
     import keras
 
+    keras.utils.set_random_seed(seed)
     image = keras.Input((16, 16, 3), batch_size=1)
     tensor = pointwise(depthwise(pointwise(stem(image), width=WIDE)), width=WIDE)
     tensor = pointwise(depthwise(middle(tensor) if middle else tensor), width=WIDE)
@@ -93,22 +99,106 @@ def test_a_choice_that_turns_out_wrong_is_not_written(monkeypatch: pytest.Monkey
 def test_convert_writes_for_its_target(dense: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("m.tflite").write_bytes(dense)
-    report = commands.convert(Path("m.tflite"), Path("out.tflite"), "rpi4", Progress())
+    report = commands.convert(Path("m.tflite"), Path("out.tflite"), "rpi4", commands.Conversion(), Progress())
     assert "csr_densify" in {each["encoding"] for each in report["encodings"]}
     assert report["agreement"]["agrees"] and report["bytes"] < report["dense_bytes"]
+    assert report["rewrites"] == {} and report["rewrites_reason"] == "none would make more weights run sparse"
 
 
-def test_targets_that_differ_get_what_all_runtimes_read(home: Path) -> None:
-    pi, here = locate.read_target("rpi4"), locate.read_target("local")
-    assert commands._suit({"rpi4": pi}) == ("ai-edge-litert", "arm") == commands._suit({"a": pi, "b": pi})
-    assert commands._suit({"rpi4": pi, "local": here}) is None
-    unknown = pi.model_copy(update={"runtime": "auto"})
-    assert commands._suit({"rpi4": unknown}) is None
+def test_what_a_target_is_suited_by_is_in_its_file(home: Path) -> None:
+    pi = locate.read_target("rpi4")
+    assert commands._suit("rpi4", pi) == ("ai-edge-litert", "arm")
+    assert commands._suit("rpi4", pi.model_copy(update={"runtime": "auto"})) is None
+
+
+@pytest.mark.parametrize(
+    ("machine", "features", "core", "suit"),
+    [
+        ("aarch64", ("asimd",), None, ("ai-edge-litert", "arm")),
+        ("aarch64", ("asimd", "asimdhp"), None, ("ai-edge-litert", "arm-fp16")),
+        ("aarch64", ("asimd",), "arm", ("ai-edge-litert", "arm")),
+        ("riscv64", (), "arm", ("ai-edge-litert", "arm")),
+        ("riscv64", (), None, None),
+    ],
+)
+def test_what_the_file_leaves_open_the_device_says(
+    machine: str, features: tuple[str, ...], core: Any, suit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = probe_of(machine, features)
+    target = locate.read_target("rpi4").model_copy(update={"core": core})
+    monkeypatch.setattr(deployment, "choose", lambda *_: RUNTIMES[1])
+    assert deployment.suit_of("rpi4", target, device) == suit
+
+
+def test_a_file_that_names_another_core_than_the_device_has_is_refused() -> None:
+    target = locate.read_target("rpi4")
+    with pytest.raises(
+        UserError, match="rpi4: core: the target's file says arm, the device's processor is arm-fp16"
+    ):
+        deployment.suit_of("rpi4", target, probe_of("aarch64", ("asimd", "asimdhp")))
+
+
+def probe_of(machine: str, features: tuple[str, ...]) -> Probe:
+    return Probe(
+        python=(3, 11, 2), implementation="cpython", machine=machine, bits=64, system="linux",
+        libc=("glibc", "2.36"), features=features, agent=None,
+    )  # fmt: skip
 
 
 def test_the_stage_sees_the_suit_and_the_rules_it_goes_by() -> None:
-    options = convert.Options(
-        precision="float32", representative_samples=0, agreement_samples=32, suit=("ai-edge-litert", "arm")
+    options = encode.Options(
+        precision="float32", agreement_samples=32, rewrites="auto", suit=("ai-edge-litert", "arm")
     )
-    assert [path.is_file() for path in convert.loaded_by_name(options)] == [True] * len(runtimes.names())
-    assert convert.loaded_by_name(options.model_copy(update={"suit": None})) == []
+    files = encode.loaded_by_name(options)
+    assert all(path.is_file() for path in files) and len(files) == len(runtimes.names()) + len(
+        rewrites.names()
+    )
+    assert len(encode.loaded_by_name(options.model_copy(update={"suit": None}))) == len(rewrites.names())
+
+
+def strided(tensor: Any) -> Any:
+    import keras
+
+    return keras.layers.DepthwiseConv2D(3, strides=2, padding="same")(tensor)
+
+
+def test_rewrites_are_applied_where_more_weights_run_sparse_for_them() -> None:
+    made = network(strided)
+    found = make_eligible(made, "auto", ("ai-edge-litert", "arm"))
+    assert found.done == {"strided_depthwise": 1} and "weights then run sparse" in found.reason
+    for suit, words in ((("ai-edge-litert", "x86"), "more weights"), (None, "not known")):
+        left = make_eligible(made, "auto", suit)
+        assert left.content == made and left.done == {} and words in left.reason
+    assert make_eligible(made, "none", ("ai-edge-litert", "arm")).content == made
+    assert make_eligible(made, ("strided_depthwise",), None).content == found.content
+
+
+def test_twins_are_those_of_the_rewritten_graph() -> None:
+    made = network(strided)
+    samples = np.random.default_rng(1).normal(size=(32, 16, 16, 3)).astype(np.float32)
+    twins = encode.make_twins(made, samples, suit=("ai-edge-litert", "arm"), wanted="auto")
+    assert twins.dense != made and len(twins.sparse) < len(twins.dense)
+    assert "runs sparse" in {each["reason"].split(":")[0] for each in twins.report["encodings"]}
+    np.testing.assert_allclose(
+        outputs_on_host(twins.dense, samples), outputs_on_host(made, samples), atol=1e-5
+    )
+
+
+def test_a_rewrite_that_changes_answers_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, other = network(strided), network(strided, seed=1)
+    monkeypatch.setattr(encode, "make_eligible", lambda *_: Rewritten(other, {"stem": 1}, ""))
+    samples = np.random.default_rng(1).normal(size=(32, 16, 16, 3)).astype(np.float32)
+    with pytest.raises(
+        Disagreement, match=r"with the rewrites stem the model answers otherwise.*convert\.rewrites"
+    ):
+        encode.make_twins(made, samples, wanted="auto")
+
+
+def test_an_operator_the_runtime_has_not_is_found_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = runtimes.load("tflite-runtime")
+    short = dataclasses.replace(rules, versions={**rules.versions, "CONV_2D": (0, 0)})
+    monkeypatch.setattr(suited.runtimes, "load", lambda _: short)
+    with pytest.raises(
+        UserError, match=r"m: CONV_2D version \d is needed, .* has none; take a newer runtime"
+    ):
+        suited.refuse_missing(network(block()), "m", ("tflite-runtime", "arm"))

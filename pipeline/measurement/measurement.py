@@ -14,13 +14,18 @@ class Record(BaseModel):
 
 
 class MemoryReading(Record):
-    """A process's memory in bytes: resident now and at most, of it anonymous and file-backed, and swapped."""
+    """A process's memory in bytes: resident now and at most, of it anonymous and file-backed, and swapped; resident
+    as counted page by page, its proportional share of them (PSS), and of the model's file what is mapped and resident.
+    """
 
     rss: int
     hwm: int
     anonymous: int | None
     file: int | None
     swap: int | None
+    pss: int | None = None
+    rss_by_page: int | None = None
+    model: int | None = None
 
 
 class MemoryCourse(Record):
@@ -43,13 +48,21 @@ class MemoryCourse(Record):
 
 
 class Repetition(Record):
-    """One fresh process: load, first inference, warm-ups, samples; times in nanoseconds."""
+    """One fresh process: load, first inference, warm-ups, samples; times in nanoseconds.
+
+    `steady`: whether the warm-up came to rest, null where it was too short to tell. `waited_ns` is how long the process
+    was ready to sample and no core was free for it. `environment` is what the cores ran at, and how hot they were,
+    right after the last sample.
+    """
 
     step: int
     load_ns: int
     first_ns: int
     warmup_ns: tuple[int, ...]
+    steady: bool | None = None
     samples_ns: tuple[int, ...]
+    waited_ns: int | None = None
+    environment: dict[str, Any] = {}
     memory: MemoryCourse
     threads: int
     clock: dict[str, Any]

@@ -28,7 +28,9 @@ class Summary(Record):
     minimum_ms: float
     p50_ms: Estimate
     p90_ms: Estimate
+    p95_ms: Estimate | None = None
     p99_ms: Estimate
+    p999_ms: Estimate | None = None
     peak_memory_bytes: int
     steady_memory_bytes: int
     process_peak_bytes: int
@@ -39,7 +41,7 @@ def summarise(measurement: Measurement) -> Summary:
     """The summary of a measurement with at least one repetition; what each has once is the median over them."""
     repetitions = measurement.repetitions
     samples = [np.asarray(repetition.samples_ns) / 1e6 for repetition in repetitions]
-    p50, p90, p99 = (percentile(samples, share) for share in (50, 90, 99))
+    p50, p90, p95, p99, p999 = (percentile(samples, share) for share in (50, 90, 95, 99, 99.9))
     return Summary(
         samples=sum(map(len, samples)),
         load_ms=float(np.median([repetition.load_ns for repetition in repetitions])) / 1e6,
@@ -47,7 +49,9 @@ def summarise(measurement: Measurement) -> Summary:
         minimum_ms=float(min(part.min() for part in samples)),
         p50_ms=p50,
         p90_ms=p90,
+        p95_ms=p95,
         p99_ms=p99,
+        p999_ms=p999,
         peak_memory_bytes=max(repetition.memory.peak_added for repetition in repetitions),
         steady_memory_bytes=int(np.median([repetition.memory.steady_added for repetition in repetitions])),
         process_peak_bytes=max(repetition.memory.steady.hwm for repetition in repetitions),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.measurement.measurement import Measurement, Record
+from pipeline.measurement.measurement import Measurement, MemoryReading, Record, Repetition
 
 SPREAD = 0.25
 CLOCK_S = 0.5
+# Of the time that sampling took: what a process that shares its core waits for.
+WAITED = 0.02
+SLOWER_CLOCK = 0.10
+DRIFT, DRIFT_BY_CHANCE = 0.05, 1e-3
+# Of memory, between two counters of one thing.
+COUNTERS, COUNTERS_BYTES = 0.01, 256 << 10
 
 
 class Validity(Record):
@@ -33,18 +39,83 @@ def check(measurements: Mapping[str, Measurement], environment: Mapping[str, Any
         elif any(min(repetition.samples_ns, default=0) <= 0 for repetition in measurement.repetitions):
             invalid.append(f"{name}: a sample took no time at all; the device's clock is too coarse")
         else:
-            medians = [float(np.median(repetition.samples_ns)) for repetition in measurement.repetitions]
-            if any(repetition.memory.steady.swap for repetition in measurement.repetitions):
-                suspect.append(f"{name}: a part of its memory was swapped out")
-            spread = max(medians) / min(medians) - 1
-            if spread > SPREAD:
-                suspect.append(
-                    f"{name}: the medians of its processes differ by {spread:.0%} (over {SPREAD:.0%})"
-                )
+            suspect += [f"{name}: {reason}" for reason in _processes(measurement.repetitions)]
+    if not invalid:
+        suspect += [*_clock_rate(measurements), *_drift(measurements)]
     suspect += _environment(environment)
     if invalid:
         return Validity(state="invalid", reasons=tuple(invalid + suspect))
     return Validity(state="suspect" if suspect else "valid", reasons=tuple(suspect))
+
+
+def _processes(repetitions: Sequence[Repetition]) -> Iterator[str]:
+    """What is wrong with the processes of one variant."""
+    if any(repetition.memory.steady.swap for repetition in repetitions):
+        yield "a part of its memory was swapped out"
+    medians = [float(np.median(repetition.samples_ns)) for repetition in repetitions]
+    spread = max(medians) / min(medians) - 1
+    if spread > SPREAD:
+        yield f"the medians of its processes differ by {spread:.0%} (over {SPREAD:.0%})"
+    restless = sum(repetition.steady is False for repetition in repetitions)
+    if restless:
+        yield f"{restless} of {len(repetitions)} processes were not steady when sampling began"
+    waited = max((_waited(repetition) for repetition in repetitions), default=0.0)
+    if waited > WAITED:
+        yield f"other programs took its core: a process waited for {waited:.0%} of its time (over {WAITED:.0%})"
+    for repetition in repetitions:
+        if difference := _disagreement(repetition.memory.steady):
+            yield f"two counters of its resident memory differ by {difference:,} bytes"
+            break
+
+
+def _waited(repetition: Repetition) -> float:
+    waited = repetition.waited_ns or 0
+    return waited / (waited + sum(repetition.samples_ns))
+
+
+def _disagreement(reading: MemoryReading) -> int:
+    """By how much the quick counter of what is resident and the one that counts pages differ, if by too much."""
+    if reading.rss_by_page is None:
+        return 0
+    difference = abs(reading.rss - reading.rss_by_page)
+    return difference if difference > max(COUNTERS_BYTES, COUNTERS * reading.rss_by_page) else 0
+
+
+def _clock_rate(measurements: Mapping[str, Measurement]) -> Iterator[str]:
+    """Whether the fastest core, which is the one that worked, ran slower in one process than in another."""
+    rates = [
+        max(found.values())
+        for measurement in measurements.values()
+        for repetition in measurement.repetitions
+        if (found := repetition.environment.get("frequencies_hz"))
+    ]
+    if rates and min(rates) < (1 - SLOWER_CLOCK) * max(rates):
+        yield f"the processor's frequency moved: {min(rates) / 1e6:,.0f} to {max(rates) / 1e6:,.0f} MHz"
+
+
+def _drift(measurements: Mapping[str, Measurement]) -> Iterator[str]:
+    """Whether all variants became slower, or faster, with time: the slope of their log medians over the session's
+    steps, each variant about its own mean, by Student's t.
+    """
+    from scipy.special import stdtr
+
+    steps, logs = [], []
+    for measurement in measurements.values():
+        found = np.log([np.median(repetition.samples_ns) for repetition in measurement.repetitions])
+        at = np.array([repetition.step for repetition in measurement.repetitions], float)
+        steps.append(at - at.mean())
+        logs.append(found - found.mean())
+    x, y = np.concatenate(steps), np.concatenate(logs)
+    freedom, squares = len(x) - len(measurements) - 1, float(x @ x)
+    if freedom < 1 or squares == 0:
+        return
+    slope = float(x @ y) / squares
+    rest = float(np.sum((y - slope * x) ** 2))
+    error = np.sqrt(rest / freedom / squares)
+    by_chance = 2 * float(stdtr(freedom, -abs(slope) / error)) if error > 0 else float(slope == 0)
+    change = float(np.expm1(slope * (x.max() - x.min())))
+    if abs(change) > DRIFT and by_chance < DRIFT_BY_CHANCE:
+        yield f"times drifted by {change:+.0%} over the session; a hot device grows slower"
 
 
 def _environment(environment: Mapping[str, Any]) -> Sequence[str]:

@@ -99,7 +99,7 @@ def _variants(result: Result, target: TargetResult) -> Table:
     columns = ("file", f"p50 ms{mark}", f"p90 ms{mark}", f"memory{mark}", metric)
     table = _table("variant", *columns, "gates", right=columns)
     for name, found in target.summaries.items():
-        file = result.model.variants.get(name) if result.model else None
+        file = target.encoded.variants.get(name) if target.encoded else None
         wins = target.winner is not None and target.winner.variant == name
         table.add_row(
             _text(f"{'*' if wins else ' '} {name}"),

@@ -28,18 +28,21 @@ def rows(result: Result, target: TargetResult) -> list[Row]:
     def row(title: str, cell: Callable[[str, Summary], str], absolute: bool = True) -> Row:
         return Row(title, tuple((cell(*each), "") for each in target.summaries.items()), absolute)
 
-    def percentile(title: str, estimate: Callable[[Summary], Estimate]) -> Row:
+    def percentile(title: str, estimate: Callable[[Summary], Estimate | None]) -> Row:
         found = [estimate(summary) for summary in target.summaries.values()]
-        return Row(
-            title, tuple((notation.milliseconds(one.value), notation.interval(one)) for one in found), True
+        cells = (
+            (notation.milliseconds(one.value), notation.interval(one)) if one else ("", "") for one in found
         )
+        return Row(title, tuple(cells), True)
 
     metric = result.model.metric if result.model else "metric"
     return [
-        row("file, bytes", lambda name, _: file_bytes(result, name), absolute=False),
+        row("file, bytes", lambda name, _: file_bytes(target, name), absolute=False),
         percentile("latency p50", lambda summary: summary.p50_ms),
         percentile("latency p90", lambda summary: summary.p90_ms),
+        percentile("latency p95", lambda summary: summary.p95_ms),
         percentile("latency p99", lambda summary: summary.p99_ms),
+        percentile("latency p99.9", lambda summary: summary.p999_ms),
         row("latency, least", lambda _, summary: notation.milliseconds(summary.minimum_ms)),
         row("loading", lambda _, summary: notation.milliseconds(summary.load_ms)),
         row("first inference", lambda _, summary: notation.milliseconds(summary.first_ms)),
@@ -51,7 +54,7 @@ def rows(result: Result, target: TargetResult) -> list[Row]:
     ]
 
 
-def file_bytes(result: Result, variant: str) -> str:
+def file_bytes(target: TargetResult, variant: str) -> str:
     """The size of a variant's file, in full."""
-    file = result.model.variants.get(variant) if result.model else None
+    file = target.encoded.variants.get(variant) if target.encoded else None
     return f"{file.bytes:,}" if file else "unknown"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,16 @@ from pipeline.models.ports import Port, as_inputs, input_ports, output_names, ou
 from pipeline.models.quiet import keras_module, quiet
 from pipeline.models.samples import Samples, in_order, of_names
 from pipeline.sparse_tflite.port_names import with_port_names
-from pipeline.sparse_tflite.precision import Precision, configure
+from pipeline.sparse_tflite.precision import Io, Precision, configure
+from pipeline.sparse_tflite.quantum import dequantised, quantised
 
 
-def to_tflite(model: Any, precision: Precision = "float32", representative: Samples | None = None) -> bytes:
+def to_tflite(
+    model: Any,
+    precision: Precision = "float32",
+    representative: Samples | None = None,
+    io: Io = "float",
+) -> bytes:
     """Convert; a lone input is named `input`, and its tensor as the converter likes. Several inputs and outputs are in
     the model's order, their tensors named as its ports. Types are the model's, the batch is 1. `representative` inputs
     are for int8.
@@ -46,7 +52,7 @@ def to_tflite(model: Any, precision: Precision = "float32", representative: Samp
             outputs = {f"output_{at}": output for at, output in enumerate(found)}
             wrapper = keras.Model(batch_one, outputs if several else found[0], name="batch_one")
             converter = tf.lite.TFLiteConverter.from_keras_model(wrapper)
-            configure(converter, precision, _samples_by_name(batch_one, entrances, representative))
+            configure(converter, precision, _samples_by_name(batch_one, entrances, representative), io)
             converted = bytes(converter.convert())
         except Exception as error:
             first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -78,7 +84,8 @@ def _samples_by_name(
 def outputs_on_host(content: bytes, inputs: Samples) -> Samples:
     """The answers of TensorFlow's own interpreter on this machine, inputs (n, ...) one at a time.
 
-    Several inputs and outputs go by the names of their tensors. Raises `UserError` when it cannot run the file.
+    Several inputs and outputs go by the names of their tensors; where these are whole numbers that stand for real ones,
+    the real ones go in and come out. Raises `UserError` when it cannot run the file.
     """
     import tensorflow as tf
 
@@ -92,11 +99,25 @@ def outputs_on_host(content: bytes, inputs: Samples) -> Samples:
         for number in range(len(inputs)):
             with _refusal_is_told():
                 for source, array in zip(sources, arrays, strict=True):
-                    interpreter.set_tensor(source["index"], array[number][None].astype(source["dtype"]))
+                    interpreter.set_tensor(source["index"], _taken(source, array[number][None]))
                 interpreter.invoke()
                 for sink, found in zip(sinks, answers, strict=True):
-                    found.append(interpreter.get_tensor(sink["index"])[0].copy())
+                    found.append(_given(sink, interpreter.get_tensor(sink["index"])[0].copy()))
         return of_names([np.stack(found) for found in answers], [sink["name"] for sink in sinks])
+
+
+def _taken(source: Mapping[str, Any], array: np.ndarray) -> np.ndarray:
+    """An input in the tensor's type: whole numbers that stand for real ones are made of these."""
+    scale, zero_point = source["quantization"]
+    if scale and array.dtype.kind == "f" and np.dtype(source["dtype"]).kind in "iu":
+        return quantised(array, scale, zero_point, source["dtype"])
+    return array.astype(source["dtype"])
+
+
+def _given(sink: Mapping[str, Any], array: np.ndarray) -> np.ndarray:
+    """An output in real numbers."""
+    scale, zero_point = sink["quantization"]
+    return dequantised(array, scale, zero_point) if scale and array.dtype.kind in "iu" else array
 
 
 @contextlib.contextmanager

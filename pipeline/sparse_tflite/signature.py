@@ -8,17 +8,27 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import UserError
 from pipeline.sparse_tflite.flatbuffer import damage_is_told, read_model
+from pipeline.sparse_tflite.quantum import quantisation
 from pipeline.sparse_tflite.schema import schema
 
 
 class TensorSignature(BaseModel):
-    """An input or output: its name, its shape with the batch, its type as numpy names it."""
+    """An input or output: its name, its shape with the batch, its type as numpy names it; of whole numbers that stand
+    for real ones also `scale` and `zero_point`: real = scale * (number - zero_point).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+    @property
+    def taken(self) -> str:
+        """The type of samples for it: real numbers where it stands for such."""
+        return self.dtype if self.scale is None else "float32"
 
 
 class Signature(BaseModel):
@@ -54,6 +64,11 @@ def _tensor(tensor: Any) -> TensorSignature:
     kinds = {
         value: kind.lower() for kind, value in vars(schema().TensorType).items() if not kind.startswith("_")
     }
+    scale, zero_point = quantisation(tensor)
     return TensorSignature(
-        name=tensor.name.decode(), shape=tuple(int(size) for size in tensor.shape), dtype=kinds[tensor.type]
+        name=tensor.name.decode(),
+        shape=tuple(int(size) for size in tensor.shape),
+        dtype=kinds[tensor.type],
+        scale=scale,
+        zero_point=zero_point,
     )

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.sparse_tflite.decide import BAD, DIRECT, Decision, choose, decide
+from pipeline.errors import UserError
+from pipeline.sparse_tflite import runtimes
+from pipeline.sparse_tflite.decide import BAD, DIRECT, Decision, choose, decide, gate
 from pipeline.sparse_tflite.encode import OVERHEAD, stored_as, why_not
 from pipeline.sparse_tflite.flatbuffer import damage_is_told
 from pipeline.sparse_tflite.fully_connected import Choice, EncodingDecision, make_sparse
@@ -29,10 +31,10 @@ def make_suited(
     """
     with damage_is_told(name):
         wanted = choose(read_graphs(content, name), runtime, core)
-        unwell = _unwell(content, runtime, core, name)
+        before = unwell(content, runtime, core, name)
         for densify in (True, False):
             sparse, decisions = make_sparse(content, name, _chooser(wanted, densify))
-            if _unwell(sparse, runtime, core, name) <= unwell:
+            if unwell(sparse, runtime, core, name) <= before:
                 return sparse, decisions
     return make_sparse(content, name, _chooser({}, False))
 
@@ -59,7 +61,21 @@ def _chooser(wanted: dict[Key, Decision], densify: bool) -> Choice:
     return chosen
 
 
-def _unwell(content: bytes, runtime: Runtime, core: Core, name: str) -> set[tuple[int, str]]:
+def refuse_missing(content: bytes, name: str, suit: Suit) -> None:
+    """Raise `UserError` where the runtime has not all operators of a file, each with the remedy: found here, and not
+    by a device that was sent the file."""
+    runtime = runtimes.load(suit[0])
+    missing = {
+        f"{found.reason}; {found.remedy}"
+        for graph in read_graphs(content, name)
+        for operator in graph.operators
+        if (found := gate(operator, runtime)) is not None
+    }
+    if missing:
+        raise UserError(*(f"{name}: {each}" for each in sorted(missing)))
+
+
+def unwell(content: bytes, runtime: Runtime, core: Core, name: str) -> set[tuple[int, str]]:
     """The operators that would be wrong or not load, by graph and by what they write."""
     return {
         (at, operator.title)

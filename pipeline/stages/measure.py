@@ -22,7 +22,16 @@ from targets.device import Device, Event
 from targets.errors import TargetError
 
 GRACE_S = 60.0
-AGENT_KEYS = ("warmup_runs", "warmup_seconds", "min_samples", "min_seconds", "max_samples")
+AGENT_KEYS = (
+    "warmup_runs",
+    "warmup_seconds",
+    "max_warmup_seconds",
+    "min_samples",
+    "min_seconds",
+    "max_samples",
+    "max_seconds",
+    "interval",
+)
 
 
 @dataclass(frozen=True)

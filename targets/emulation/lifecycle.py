@@ -179,6 +179,7 @@ def _log_in(device: Device, folder: Path) -> None:
         user=device.user,
         key_file=str(folder / "id_ed25519"),
         known_hosts=str(folder / "known_hosts"),
+        ssh_config=None,
     )
     connection = ssh.connect(options)
     try:

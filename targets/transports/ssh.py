@@ -17,7 +17,7 @@ import paramiko
 
 from targets.command_output import CommandOutput
 from targets.errors import TargetError
-from targets.ssh_login import Options, alarm, hang_up, log_in
+from targets.ssh_login import Login, Options, alarm, log_in
 from targets.transports import Completed, Transport
 
 __all__ = ["DEFAULT_PYTHON", "Options", "connect"]
@@ -30,20 +30,17 @@ _END_DEADLINE_S = 5.0
 
 
 def connect(options: Options) -> Transport:
-    """Log in, or raise `TargetError` within the options' `connect_timeout_s` (name resolution on top)."""
-    return SshTransport(log_in(options), options)
+    """Log in, or raise `TargetError` within `connect_timeout_s` for each server on the way (name resolution on top)."""
+    return SshTransport(log_in(options))
 
 
 class SshTransport:
     """One connection; each command and each file has a channel of its own in it."""
 
-    def __init__(self, client: paramiko.SSHClient, options: Options) -> None:
-        transport = client.get_transport()
-        assert transport is not None
-        transport.set_keepalive(options.keepalive_s)
-        self._client = client
-        self._transport = transport
-        self._device = f"{options.user}@{options.known_as}"
+    def __init__(self, login: Login) -> None:
+        self._login = login
+        self._transport = login.transport
+        self._device = login.device
 
     def put(self, source: Path, destination: str, *, deadline_s: float) -> None:
         folder = posixpath.dirname(destination)
@@ -111,7 +108,7 @@ class SshTransport:
         return output.completed(status)
 
     def close(self) -> None:
-        hang_up(self._client)
+        self._login.close()
 
     @contextmanager
     def _channel(self, doing: str, deadline_s: float) -> Iterator[tuple[paramiko.Channel, threading.Event]]:

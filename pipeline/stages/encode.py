@@ -1,0 +1,138 @@
+"""Encode: the sparse twin for a runtime and a core, and the proof that it answers as the dense file does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.artifacts import Artifact, Store
+from pipeline.errors import Disagreement
+from pipeline.measurement.agreement import Agreement, compare_all
+from pipeline.models.data import load_samples, spread
+from pipeline.models.samples import Samples, by_name
+from pipeline.plan import PlanBase
+from pipeline.progress import Say
+from pipeline.sparse_tflite import rewrites, runtimes
+from pipeline.sparse_tflite.eligible import Rewritten, make_eligible
+from pipeline.sparse_tflite.fully_connected import make_sparse
+from pipeline.sparse_tflite.keras_conversion import outputs_on_host
+from pipeline.sparse_tflite.precision import Precision
+from pipeline.sparse_tflite.quantum import output_quantum
+from pipeline.sparse_tflite.random_inputs import random_inputs
+from pipeline.sparse_tflite.suited import Suit, make_suited, refuse_missing
+
+TOOLS = ("tensorflow", "numpy", "flatbuffers")
+NAME = "the converted model"
+
+
+class Options(BaseModel):
+    """What this stage sees of the plan, and what it is carried out for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    precision: Precision
+    agreement_samples: int
+    rewrites: Literal["auto", "none"] | tuple[str, ...]
+    suit: Suit | None = None
+
+
+def options(plan: PlanBase) -> Options:
+    """The part of the plan that this stage sees."""
+    return Options(
+        precision=plan.convert.precision,
+        agreement_samples=plan.convert.agreement_samples,
+        rewrites=plan.convert.rewrites,
+    )
+
+
+def loaded_by_name(options: Options) -> list[Path]:
+    """The source files that imports do not show: the rewrites, and the runtimes' rules."""
+    found = [Path(rewrites.__path__[0], f"{name}.py") for name in rewrites.names()]
+    if options.suit is not None:
+        found += [Path(runtimes.__path__[0], f"{name}.py") for name in runtimes.names()]
+    return found
+
+
+def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say) -> dict[str, Artifact]:
+    """Inputs: `baseline`, `dense` (as converted) and `inputs` (evaluation set).
+    Outputs: `dense` (with the rewrites that help), `sparse`, `report`.
+
+    Raises `Disagreement` when sparse and dense differ by more than the limit, `UserError` when the runtime has not
+    all of the operators.
+    """
+    evaluation = load_samples("inputs", inputs)
+    samples = evaluation[spread(len(evaluation), options.agreement_samples)]
+    dense = inputs["dense"].path.read_bytes()
+    if options.suit is not None:
+        refuse_missing(inputs["baseline"].path.read_bytes(), NAME, options.suit)
+    twins = make_twins(dense, samples, options.precision, options.suit, options.rewrites)
+    say(f"dense {len(twins.dense):,}, sparse {len(twins.sparse):,} bytes")
+    return {
+        "dense": store.put("tflite", twins.dense),
+        "sparse": store.put("tflite", twins.sparse),
+        "report": store.put_json(twins.report),
+    }
+
+
+class Twins(BaseModel):
+    """A dense file, the sparse one that answers alike, and the report of both."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dense: bytes
+    sparse: bytes
+    report: dict[str, Any]
+
+
+def make_twins(
+    dense: bytes,
+    samples: Samples,
+    precision: Precision = "float32",
+    suit: Suit | None = None,
+    wanted: Literal["auto", "none"] | tuple[str, ...] = "none",
+) -> Twins:
+    """A dense file with the rewrites that help, its sparse twin, and the report of rewrites, encodings and agreement.
+
+    The weights are stored as it suits a runtime and a core, or else as all runtimes read them. Agreement is on
+    `samples` of the inputs. Raises `Disagreement` when answers differ by more than the limit on this machine.
+    """
+    rewritten = make_eligible(dense, wanted, suit, NAME)
+    if rewritten.content != dense:
+        _check_rewritten(dense, rewritten, samples, precision)
+    if suit is None:
+        sparse, decisions = make_sparse(rewritten.content)
+    else:
+        sparse, decisions = make_suited(rewritten.content, runtimes.load(suit[0]), suit[1])
+        refuse_missing(rewritten.content, NAME, suit)
+        refuse_missing(sparse, NAME, suit)
+    agreement = _agreement(rewritten.content, sparse, samples, precision)
+    if not agreement.agrees:
+        raise Disagreement(f"encode: nothing was deployed: on this machine {agreement.sentence}")
+    report = {
+        "rewrites": rewritten.done,
+        "rewrites_reason": rewritten.reason,
+        "encodings": [decision.model_dump() for decision in decisions],
+        "agreement": agreement.model_dump(),
+        "quantum": output_quantum(rewritten.content, NAME),
+    }
+    return Twins(dense=rewritten.content, sparse=sparse, report=report)
+
+
+def _check_rewritten(dense: bytes, rewritten: Rewritten, samples: Samples, precision: Precision) -> None:
+    """A rewrite is exact or it is none: on the samples, and on random inputs, which look into other corners."""
+    for inputs in (samples, random_inputs(dense, NAME)):
+        agreement = _agreement(dense, rewritten.content, inputs, precision)
+        if not agreement.agrees:
+            raise Disagreement(
+                f"encode: nothing was deployed: with the rewrites {', '.join(rewritten.done)} the model answers "
+                f"otherwise on this machine ({agreement.greatest_difference} of the greatest output); "
+                "convert.rewrites: none leaves them out"
+            )
+
+
+def _agreement(one: bytes, other: bytes, samples: Samples, precision: Precision) -> Agreement:
+    ours, theirs = (by_name(outputs_on_host(content, samples)) for content in (one, other))
+    return compare_all(ours, theirs, precision, output_quantum(one, NAME))
