@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Callable
 
-from device_agents import channel, files, installation, session, tidying, unpacking, worker
+from device_agents import channel, files, installation, receiving, session, tidying, unpacking, worker
 from device_agents.channel import Emit, HostGone
 from device_agents.failure import Failure
 from device_agents.job import Job
@@ -21,6 +21,8 @@ Action = Callable[[Job, Emit], None]
 def actions() -> dict[str, Action]:
     """What a job may ask for, by the name in its `do`."""
     return {
+        "stock": receiving.stock,
+        "receive": receiving.receive,
         "hash": files.hash_files,
         "unpack": unpacking.unpack,
         "verify": files.verify,
@@ -53,7 +55,7 @@ def serve() -> int:
 def _attempt(emit: Emit) -> Failure | None:
     try:
         job = Job.parse(channel.read_line())
-        channel.end_with_host()
+        channel.end_with_host(watch_input=job.fields.get("do") != "receive")
         _action(job)(job, emit)
         return None
     except Failure as failure:

@@ -10,7 +10,7 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 class Failure(Exception):
     """A job's error line in the making.
 
-    `kind` is one of job, locked, deadline, crashed, model, disk; `step` the index of the measuring step at
+    `kind` is one of job, locked, deadline, damaged, crashed, model, disk; `step` the index of the measuring step at
     fault, `stderr` the last words of its process.
     """
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from targets.privacy import ROOT, make_private
 from targets.probe import Probe, probe
 from targets.provisioning.bundle import Bundle, build_bundle
 from targets.provisioning.runtimes import choose
+from targets.pushing import chunks, offset_to_go_on_from, unpacked_size
 from targets.target import TargetBase, connect, python_of
 from targets.transports import Transport
 
@@ -24,11 +27,22 @@ PROTOCOL = 1
 SHORT_S = 60.0
 LONG_S = 900.0
 UNUSED_S = 30 * 86400.0
+# What is left free beside what is sent: outputs, manifests, logs of others.
+MARGIN_BYTES = 16 << 20
+SLOWEST_BYTES_PER_S = 50_000
 REMEDIES = {
     "locked": "wait for the other run to end",
     "disk": "free some space on the device",
     "deadline": "raise measure.step_deadline_s, or look what holds the device up",
 }
+
+
+class JobFailed(TargetError):
+    """The agent's own word that a job failed; `kind` is the failure's, see `device_agents`."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message, REMEDIES.get(kind, ""))
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -65,11 +79,13 @@ class Device:
         do: str,
         on_event: Callable[[Event], None] | None = None,
         deadline_s: float = SHORT_S,
+        payload: Iterable[bytes] = (),
         **job: Any,
     ) -> list[Event]:
-        """Run one job of the agent's and return its events; `on_event` sees each as it arrives.
+        """Run one job of the agent's, the `payload` after its line, and return its events; `on_event` sees each as it
+        arrives.
 
-        Raises `TargetError` when the agent says so, when the stream breaks off, or past the deadline.
+        Raises `JobFailed` when the agent says so, `TargetError` when the stream breaks off, or past the deadline.
         """
         events: list[Event] = []
 
@@ -84,13 +100,16 @@ class Device:
 
         request = json.dumps({"version": PROTOCOL, "do": do, **job}).encode() + b"\n"
         done = self._transport.run(
-            [self._python, self._agent], stdin=request, deadline_s=deadline_s, on_line=receive
+            [self._python, self._agent],
+            stdin=itertools.chain([request], payload),
+            deadline_s=deadline_s,
+            on_line=receive,
         )
         last = events.pop() if events else {}
         if last.get("event") == "error":
-            kind, stderr = last.get("kind", ""), str(last.get("stderr") or "").strip()
+            stderr = str(last.get("stderr") or "").strip()
             tail = f"\nthe end of its standard error:\n{stderr[-1500:]}" if stderr else ""
-            raise TargetError(f"{self.name}: {last.get('message')}{tail}", REMEDIES.get(kind, ""))
+            raise JobFailed(f"{self.name}: {last.get('message')}{tail}", str(last.get("kind")))
         if last.get("event") != "done":
             tail = done.stderr.decode(errors="replace").strip()[-1500:]
             raise TargetError(
@@ -107,14 +126,45 @@ class Device:
         places = {
             digest: f"{self.target.workdir}/objects/{digest}{path.suffix}" for digest, path in files.items()
         }
-        missing = self._wrong(places)
-        for digest in missing:
-            self._transport.put(files[digest], places[digest], deadline_s=LONG_S)
-        if missing and (wrong := self._wrong({digest: places[digest] for digest in missing})):
-            raise TargetError(
-                f"{self.name}: {len(wrong)} file(s) arrived damaged: {', '.join(d[:12] for d in wrong)}"
-            )
+        self._bring({places[digest]: (digest, path) for digest, path in files.items()})
         return places
+
+    def _bring(self, wanted: Mapping[str, tuple[str, Path]], unpacked_bytes: int = 0) -> None:
+        """See that each place on the device holds the file with this sha256; `unpacked_bytes` come on top there."""
+        files = [{"path": place, "sha256": digest} for place, (digest, _) in wanted.items()]
+        stock = self.ask("stock", files=files, folders=[], workdir=self.target.workdir, deadline_s=LONG_S)[-1]
+        missing = {
+            place: offset_to_go_on_from(path, stock["files"][place])
+            for place, (_, path) in wanted.items()
+            if not stock["files"][place]["whole"]
+        }
+        unsent = sum(wanted[place][1].stat().st_size - offset for place, offset in missing.items())
+        needed = unsent + unpacked_bytes + MARGIN_BYTES
+        if missing and stock["free"] < needed:
+            raise TargetError(
+                f"{self.name}: {needed / 1e6:,.0f} MB are needed in {self.target.workdir}, "
+                f"{stock['free'] / 1e6:,.0f} MB are free",
+                f"make room on the device's disk; `edgepipe clean --target {self.name}` removes what is ours",
+            )
+        for place, offset in missing.items():
+            self._send_file(place, *wanted[place], offset)
+
+    def _send_file(self, place: str, digest: str, path: Path, offset: int) -> None:
+        size = path.stat().st_size
+        try:
+            self.ask(
+                "receive",
+                payload=chunks(path, offset),
+                deadline_s=LONG_S + size / SLOWEST_BYTES_PER_S,
+                path=place,
+                sha256=digest,
+                bytes=size,
+                offset=offset,
+            )
+        except JobFailed as error:
+            if error.kind != "damaged" or offset == 0:
+                raise
+            self._send_file(place, digest, path, 0)
 
     def fetch(self, source: str, destination: Path) -> None:
         """Copy a file from the device."""
@@ -140,15 +190,12 @@ class Device:
 
     def _send(self, bundle: Bundle, folder: str) -> None:
         archive = f"{folder}.tar.gz"
-        self._transport.put(bundle.archive, archive, deadline_s=LONG_S)
+        with bundle.archive.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        self._bring({archive: (digest, bundle.archive)}, unpacked_size(bundle.archive))
         self.ask(
             "unpack", archive=archive, into=folder, digest=bundle.digest, lock=self.lock, deadline_s=LONG_S
         )
-
-    def _wrong(self, places: Mapping[str, str]) -> list[str]:
-        """The digests whose file on the device is missing or another."""
-        found = self.ask("hash", paths=list(places.values()), deadline_s=LONG_S)[-1]["files"]
-        return [digest for digest, path in places.items() if (found.get(path) or {}).get("sha256") != digest]
 
     def _put_bytes(self, content: bytes, destination: str) -> None:
         with tempfile.TemporaryDirectory() as folder:

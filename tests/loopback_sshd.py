@@ -30,7 +30,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def loopback_sshd(folder: Path, *settings: str, only: str = "publickey") -> Iterator[ssh.Options]:
+def loopback_sshd(
+    folder: Path, *settings: str, sftp: bool = True, only: str = "publickey"
+) -> Iterator[ssh.Options]:
     """Start sshd with its files in `folder` and yield how to log in; end it with the block.
 
     `only` is what it lets people in by.
@@ -51,7 +53,7 @@ def loopback_sshd(folder: Path, *settings: str, only: str = "publickey") -> Iter
         "StrictModes no",
         "UsePAM no",
         "PidFile none",
-        "Subsystem sftp internal-sftp",
+        *(["Subsystem sftp internal-sftp"] if sftp else []),
         *settings,
     ]
     (folder / "sshd_config").write_text("\n".join(config) + "\n")
@@ -79,7 +81,9 @@ def loopback_sshd(folder: Path, *settings: str, only: str = "publickey") -> Iter
 
 
 def _make_privilege_separation_folder() -> None:
-    """A server of root's insists on /run/sshd at every login, which its package makes at boot only. It stays: servers
-    of tests that run beside these need it, too."""
+    """A server of root's insists on /run/sshd, which its package makes at boot only.
+
+    It stays: other tests' servers, in other processes, need it for each connection.
+    """
     if os.geteuid() == 0:
         _PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)

@@ -1,4 +1,5 @@
-"""What every transport must do, shown on each: this machine, and this machine behind OpenSSH and an adb server."""
+"""What every transport must do, shown on each: this machine, and this machine behind real OpenSSH with and without
+SFTP, and behind a real adb server."""
 
 from __future__ import annotations
 
@@ -52,17 +53,17 @@ class Way:
         return connected
 
 
-@pytest.fixture(scope="module", params=["local", "ssh", "adb"])
+@pytest.fixture(scope="module", params=["local", "ssh", "ssh without SFTP", "adb"])
 def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "ssh":
-        with loopback_sshd(folder) as options:
-            yield Way("ssh", options, folder)
+    folder = tmp_path_factory.mktemp("way")
+    if request.param == "local":
+        yield Way("local", import_module("targets.transports.local").Options(), folder)
     elif request.param == "adb":
         with loopback_adb(folder) as phone:
             yield Way("adb", phone, folder)
     else:
-        yield Way("local", import_module("targets.transports.local").Options(), folder)
+        with loopback_sshd(folder, sftp=request.param == "ssh") as options:
+            yield Way("ssh", options, folder)
 
 
 @pytest.fixture(scope="module")
@@ -203,11 +204,11 @@ def test_a_flood_on_stderr_blocks_nothing(transport: Transport) -> None:
 
 def test_input_larger_than_every_buffer(transport: Transport) -> None:
     data = os.urandom(5 << 20)
-    assert transport.run(["head", "-c", str(len(data))], stdin=data, deadline_s=60).stdout == data
+    assert transport.run(["head", "-c", str(len(data))], stdin=[data], deadline_s=60).stdout == data
 
 
 def test_input_that_nobody_reads(transport: Transport) -> None:
-    assert transport.run(["true"], stdin=bytes(5 << 20), deadline_s=60).returncode == 0
+    assert transport.run(["true"], stdin=[bytes(5 << 20)], deadline_s=60).returncode == 0
 
 
 def test_lines_are_handed_over_as_they_arrive(transport: Transport, tmp_path: Path) -> None:
@@ -247,7 +248,7 @@ def test_standard_input_stays_open_after_the_last_byte(transport: Transport) -> 
     # `cat` ends at the end of its input: it must not come while the host is there.
     lines: list[bytes] = []
     with pytest.raises(TargetError, match="deadline"):
-        transport.run(["cat"], stdin=b"job\n", deadline_s=1, on_line=lines.append)
+        transport.run(["cat"], stdin=[b"job\n"], deadline_s=1, on_line=lines.append)
     assert lines == [b"job"]
 
 
@@ -256,7 +257,7 @@ def test_standard_input_ends_with_the_host(way: Way, tmp_path: Path) -> None:
     host = (
         "import sys; from importlib import import_module; module = import_module(sys.argv[1]);"
         "transport = module.connect(module.Options.model_validate_json(sys.argv[2]));"
-        "transport.run(sys.argv[3:], stdin=b'job', deadline_s=600)"
+        "transport.run(sys.argv[3:], stdin=[b'job'], deadline_s=600)"
     )
     script = 'touch "$0.started"; cat > "$0.input"; mv "$0.input" "$0"'
     command = ["sh", "-c", script, str(tmp_path / "ended")]

@@ -8,7 +8,7 @@ import secrets
 import shlex
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -85,7 +85,7 @@ class AdbTransport:
         self,
         argv: Sequence[str],
         *,
-        stdin: bytes = b"",
+        stdin: Iterable[bytes] = (),
         deadline_s: float,
         on_line: Callable[[bytes], None] | None = None,
     ) -> Completed:
@@ -173,12 +173,13 @@ class _Command:
         self._output = output
         self._greeting = b""
 
-    def run(self, stream: Stream, stdin: bytes) -> int:
+    def run(self, stream: Stream, stdin: Iterable[bytes]) -> int:
         """Feed and drain until the command ends: its exit status, 128 and the signal's number for a signal."""
-        pieces = (stdin[start : start + _CHUNK] for start in range(0, len(stdin), _CHUNK))
-        unsent = memoryview(b"".join(struct.pack("<BI", _STDIN, len(piece)) + piece for piece in pieces))
+        packets = _input_packets(stdin)
+        unsent = memoryview(b"")
         received = bytearray()
         while True:
+            unsent = unsent or memoryview(next(packets, b""))
             data, unsent = stream.exchange(unsent)
             received += data
             while len(received) >= 5:
@@ -202,6 +203,13 @@ class _Command:
             if newline and number.isdigit():
                 self.process = int(number)
                 self._output.add_stdout(rest)
+
+
+def _input_packets(stdin: Iterable[bytes]) -> Iterator[bytes]:
+    for data in stdin:
+        for start in range(0, len(data), _CHUNK):
+            piece = data[start : start + _CHUNK]
+            yield struct.pack("<BI", _STDIN, len(piece)) + piece
 
 
 def _send_file(stream: Stream, reader: BinaryIO, path: str) -> None:

@@ -1,4 +1,4 @@
-"""A device behind an SSH server: commands over exec channels, files over SFTP."""
+"""A device behind an SSH server: commands over exec channels, files over SFTP or, where there is none, over `cat`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import select
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import paramiko
 
 from targets.command_output import CommandOutput
 from targets.errors import TargetError
+from targets.ssh_files import Files, SftpFiles, ShellFiles
 from targets.ssh_login import Login, Options, alarm, log_in
 from targets.transports import Completed, Transport
 
@@ -25,7 +26,7 @@ __all__ = ["DEFAULT_PYTHON", "Options", "connect"]
 DEFAULT_PYTHON = "python3"
 _FAILURES = (paramiko.SSHException, paramiko.SFTPError, OSError, EOFError)
 _CHUNK = 1 << 16
-_SEND_POLL_MS = 20
+_SEND_POLL_S = 0.02
 _END_DEADLINE_S = 5.0
 
 
@@ -41,16 +42,15 @@ class SshTransport:
         self._login = login
         self._transport = login.transport
         self._device = login.device
+        self._has_sftp = True
 
     def put(self, source: Path, destination: str, *, deadline_s: float) -> None:
         folder = posixpath.dirname(destination)
         temporary = f"{destination}.part-{secrets.token_hex(4)}"
         doing = f"copy {source} to {self._device}:{destination}"
         try:
-            with source.open("rb") as reader, self._files(doing, deadline_s) as sftp:
-                _make_folders(sftp, folder)
-                sftp.putfo(reader, temporary, confirm=True)
-                sftp.posix_rename(temporary, destination)
+            with source.open("rb") as reader, self._files(doing, deadline_s) as files:
+                files.put(reader, temporary, destination)
         except OSError as error:
             full = self._is_full(folder or ".", source)  # asked while the unfinished file still fills it
             self._remove(temporary)
@@ -68,9 +68,8 @@ class SshTransport:
         doing = f"copy {self._device}:{source} to {destination}"
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("xb") as writer, self._files(doing, deadline_s) as sftp:
-                # Paramiko prefetches in a thread that dies with a traceback when the connection does.
-                sftp.getfo(source, writer, prefetch=False)
+            with temporary.open("xb") as writer, self._files(doing, deadline_s) as files:
+                files.get(source, writer)
                 writer.flush()
                 os.fsync(writer.fileno())
             os.replace(temporary, destination)
@@ -83,16 +82,27 @@ class SshTransport:
         self,
         argv: Sequence[str],
         *,
-        stdin: bytes = b"",
+        stdin: Iterable[bytes] = (),
         deadline_s: float,
         on_line: Callable[[bytes], None] | None = None,
     ) -> Completed:
-        output = CommandOutput(on_line)
-        command = _Command(output)
         doing = f"run {argv[0]} on {self._device}"
+        return self._run(doing, argv, stdin, CommandOutput(on_line), deadline_s)
+
+    def _run(
+        self,
+        doing: str,
+        argv: Sequence[str],
+        stdin: Iterable[bytes],
+        output: CommandOutput,
+        deadline_s: float,
+        *,
+        end_input: bool = False,
+    ) -> Completed:
+        command = _Command(output)
         try:
             with self._channel(doing, deadline_s) as (channel, overdue):
-                status = command.run(channel, argv, stdin)
+                status = command.run(channel, argv, stdin, end_input=end_input)
                 if overdue.is_set():
                     raise output.overdue(argv[0], deadline_s)
         except BaseException:
@@ -126,23 +136,37 @@ class SshTransport:
             yield channel, rang
 
     @contextmanager
-    def _files(self, doing: str, deadline_s: float) -> Iterator[paramiko.SFTPClient]:
-        """An SFTP session. What is wrong with a file, here or there, comes out as `OSError`."""
-        with self._channel(doing, deadline_s) as (channel, overdue):
-            try:
-                channel.invoke_subsystem("sftp")
-                yield paramiko.SFTPClient(channel)
-            except _FAILURES as error:
-                if overdue.is_set():
-                    raise TargetError(f"could not {doing} within {deadline_s:g} s") from error
-                if not self._alive():
-                    raise self._lost(doing) from error
-                if isinstance(error, OSError):
-                    raise
-                raise TargetError(
-                    f"could not {doing}: the device's SFTP server answered: {error or 'nothing'}",
-                    "install one (Debian: openssh-sftp-server); the shell's startup files must print nothing",
-                ) from error
+    def _files(self, doing: str, deadline_s: float) -> Iterator[Files]:
+        """A way to the device's files. What is wrong with a file, here or there, comes out as `OSError`."""
+        deadline = time.monotonic() + deadline_s
+        if self._has_sftp:
+            with self._channel(doing, deadline_s) as (channel, overdue):
+                started = False
+                try:
+                    channel.invoke_subsystem("sftp")
+                    session = paramiko.SFTPClient(channel)
+                    started = True
+                    yield SftpFiles(session)
+                except _FAILURES as error:
+                    if overdue.is_set():
+                        raise TargetError(f"could not {doing} within {deadline_s:g} s") from error
+                    if not self._alive():
+                        raise self._lost(doing) from error
+                    if not started:
+                        self._has_sftp = False
+                    elif isinstance(error, OSError):
+                        raise
+                    else:
+                        raise TargetError(
+                            f"could not {doing}: the device's SFTP server answered: {error or 'nothing'}"
+                        ) from error
+        if not self._has_sftp:
+
+            def run(argv: Sequence[str], stdin: Iterable[bytes], output: CommandOutput) -> Completed:
+                left = max(0.0, deadline - time.monotonic())
+                return self._run(doing, argv, stdin, output, left, end_input=True)
+
+            yield ShellFiles(run, doing)
 
     def _alive(self) -> bool:
         try:
@@ -165,8 +189,8 @@ class SshTransport:
 
     def _remove(self, path: str) -> None:
         if self._transport.is_active():
-            with suppress(TargetError, *_FAILURES), self._files("remove", _END_DEADLINE_S) as sftp:
-                sftp.remove(path)
+            with suppress(TargetError, *_FAILURES), self._files("remove", _END_DEADLINE_S) as files:
+                files.remove(path)
 
     def _is_full(self, folder: str, source: Path) -> bool:
         """Whether `source` finds no room: SFTP has no word for a full disk."""
@@ -174,19 +198,6 @@ class SshTransport:
             done = self.run(["df", "-Pk", "--", folder], deadline_s=_END_DEADLINE_S)
             return int(done.stdout.splitlines()[1].split()[3]) * 1024 < source.stat().st_size
         return False
-
-
-def _make_folders(sftp: paramiko.SFTPClient, folder: str) -> None:
-    if folder in ("", "/"):
-        return
-    try:
-        sftp.stat(folder)
-    except FileNotFoundError:
-        _make_folders(sftp, posixpath.dirname(folder))
-        try:
-            sftp.mkdir(folder)
-        except OSError:
-            sftp.stat(folder)  # another host made it meanwhile
 
 
 class _Command:
@@ -198,20 +209,30 @@ class _Command:
         self._mark = f"edgepipe-{secrets.token_hex(8)} ".encode()
         self._greeting = b""
 
-    def run(self, channel: paramiko.Channel, argv: Sequence[str], stdin: bytes) -> int:
+    def run(
+        self, channel: paramiko.Channel, argv: Sequence[str], stdin: Iterable[bytes], *, end_input: bool
+    ) -> int:
         """Feed and drain until the command ends or the channel does: its exit status, or -1 for none."""
         line = f"echo '{self._mark.decode()}'$$; exec {shlex.join(argv)}"
         with suppress(paramiko.SSHException):  # the channel is closed then: so the loop finds it
             channel.exec_command(os.fsencode(line))
+        channel.settimeout(_SEND_POLL_S)
         poller = select.poll()
         poller.register(channel, select.POLLIN)
-        unsent = memoryview(stdin)
+        chunks = iter(stdin)
+        unsent: memoryview | None = memoryview(b"")
         ended = False
         while not ended:
-            poller.poll(_SEND_POLL_MS if unsent else None)
+            if unsent is not None and not unsent:
+                unsent = _next(chunks)
+                if unsent is None and end_input:
+                    with suppress(OSError):
+                        channel.shutdown_write()
+            if unsent is None:
+                poller.poll()
             ended = bool(channel.eof_received or channel.closed)
-            if unsent and channel.send_ready():
-                with suppress(OSError):  # closed at this moment
+            if unsent:
+                with suppress(OSError):  # no room yet, or closed at this moment
                     unsent = unsent[channel.send(bytes(unsent[:_CHUNK])) :]
             while channel.recv_ready():
                 self._take(channel.recv(_CHUNK))
@@ -228,3 +249,9 @@ class _Command:
                 return
             self.process = int(number)
         self._output.add_stdout(data)
+
+
+def _next(chunks: Iterator[bytes]) -> memoryview | None:
+    """What is to be sent next, empty for an empty chunk; None at the end."""
+    chunk = next(chunks, None)
+    return None if chunk is None else memoryview(chunk)
