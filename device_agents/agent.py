@@ -5,12 +5,13 @@ Standard input stays open for as long as the host wants the answer. Its end stop
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Callable
 
-from device_agents import channel, files, installation, receiving, session, tidying, unpacking, worker
+from device_agents import channel
 from device_agents.channel import Emit, HostGone
 from device_agents.failure import Failure
 from device_agents.job import Job
@@ -18,29 +19,35 @@ from device_agents.job import Job
 Action = Callable[[Job, Emit], None]
 
 
-def actions() -> dict[str, Action]:
-    """What a job may ask for, by the name in its `do`."""
-    return {
-        "stock": receiving.stock,
-        "receive": receiving.receive,
-        "hash": files.hash_files,
-        "unpack": unpacking.unpack,
-        "verify": files.verify,
-        "remove": files.remove,
-        "tidy": tidying.tidy,
-        "install": installation.install,
-        "status": installation.status,
-        "measure": session.measure,
-    }
+# What a job may ask for, by the name in its `do`. A module is loaded when it is asked for: from its archive Python
+# compiles each anew, which on a small board takes longer than most jobs.
+ACTIONS = {
+    "stock": "receiving",
+    "receive": "receiving",
+    "hash": "files",
+    "unpack": "unpacking",
+    "verify": "files",
+    "remove": "files",
+    "clean": "cleaning",
+    "install": "installation",
+    "rollback": "installation",
+    "status": "installation",
+    "measure": "session",
+}
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one job, or with the argument `worker` one step of one. Returns the exit code."""
-    return worker.main() if list(arguments) == ["worker"] else serve()
+    if list(arguments) == ["worker"]:
+        from device_agents import worker
+
+        return worker.main()
+    return serve()
 
 
 def serve() -> int:
     """One job. Exit code 0 after the line `done`; 1 after the line `error`, or when the host has gone."""
+    os.umask(os.umask(0o077) | 0o022)  # nothing of ours is for others to write
     emit = channel.claim_stdout()
     try:
         failure = _attempt(emit)
@@ -63,6 +70,8 @@ def _attempt(emit: Emit) -> Failure | None:
     except OSError as error:
         return Failure.from_os_error(error)
     except Exception as error:
+        import traceback
+
         traceback.print_exc()
         return Failure(
             "job", f"the agent itself failed: {type(error).__name__}: {error}", stderr=traceback.format_exc()
@@ -70,10 +79,12 @@ def _attempt(emit: Emit) -> Failure | None:
 
 
 def _action(job: Job) -> Action:
-    known, asked = actions(), job.text("do")
-    if asked not in known:
-        raise Failure("job", f"expected job.do to be one of {', '.join(known)}. Received: {asked!r}")
-    return known[asked]
+    asked = job.text("do")
+    if asked not in ACTIONS:
+        raise Failure("job", f"expected job.do to be one of {', '.join(ACTIONS)}. Received: {asked!r}")
+    module = importlib.import_module(f"device_agents.{ACTIONS[asked]}")
+    action: Action = getattr(module, {"hash": "hash_files"}.get(asked, asked))
+    return action
 
 
 def _error_line(failure: Failure) -> dict[str, object]:

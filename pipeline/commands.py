@@ -212,14 +212,14 @@ def lint(model: Path, target: str, runtime: str, core: str) -> LintReport:
 def rewrite(model: Path, out: Path, only: Sequence[str], progress: Progress) -> dict[str, Any]:
     """Write `out`, the model with exact rewrites; compared with the model on random inputs. Returns what was done."""
     from pipeline.measurement.agreement import compare_all
-    from pipeline.sparse_tflite.keras_conversion import outputs_on_host
+    from pipeline.sparse_tflite.host_interpreter import answers_on_host
 
     _check_ending(out, ".tflite")
     content = _read_tflite(model)
     rewritten, done = rewrites.rewrite(content, only or None, str(model))
     with progress.step("compare"):
         samples = random_inputs(content, str(model))
-        before, after = (by_name(outputs_on_host(each, samples)) for each in (content, rewritten))
+        before, after = map(by_name, answers_on_host([content, rewritten], samples))
         agreement = compare_all(before, after)
     if not agreement.agrees:
         raise Disagreement(
@@ -298,6 +298,19 @@ def status(name: str, target: TargetBase) -> dict[str, Any]:
     with open_device(name, target) as device:
         found = device.ask("status", install_path=target.install_path)[-1]
     return {"target": name} | {key: found[key] for key in ("installed", "manifest", "model_ok")}
+
+
+def rollback(name: str, target: TargetBase) -> dict[str, Any]:
+    """Switch the version before the installed one in again."""
+    with open_device(name, target) as device:
+        event = device.rollback()
+    return {"target": name, "manifest": event["manifest"], "after_install": event["restart"]}
+
+
+def clean(name: str, target: TargetBase, *, installed: bool) -> dict[str, Any]:
+    """Remove from a device all that is ours, with `installed` the installed model, too."""
+    with open_device(name, target) as device:
+        return {"target": name, "removed": device.clean(installed=installed)}
 
 
 def _check_ending(path: Path, ending: str) -> None:

@@ -226,10 +226,10 @@ def _run_target(
         known["encoded"] = _encoded_result(job)
         with open_device(name, target) as device:
             known["device"] = device.probe.model_dump(mode="json", exclude={"agent", "features"})
-            _measure_and_judge(name, device, job, progress, known)
+            deployed, session = _measure_and_judge(name, device, job, progress, known)
             if known["exit_code"] == ExitCode.PASS:
                 with _timed("install", known), progress.step(f"{name}: install"):
-                    known["installed"] = _install(device, job, known, run_id)
+                    known["installed"] = _install(device, job, known, run_id, deployed, session)
     except Disagreement as error:
         return _failed(target, str(error), ExitCode.GATE, known)
     except (TargetError, UserError) as error:
@@ -240,7 +240,7 @@ def _run_target(
 
 def _measure_and_judge(
     name: str, device: Device, job: _Job, progress: Progress, known: dict[str, Any]
-) -> None:
+) -> tuple[deploy.Deployed, measure.Session]:
     """Fill `known` with what the device said and what follows from it, as far as it comes."""
     plan, host, variants = job.plan, job.host, job.variants
     with _timed("deploy", known), progress.step(f"{name}: deploy") as say:
@@ -271,6 +271,7 @@ def _measure_and_judge(
     sizes = {variant: artifact.path.stat().st_size for variant, artifact in variants.items()}
     quantum = job.report["quantum"]
     known.update(judge.run(plan, session, measurements, sizes, emulated, quantum))
+    return deployed, session
 
 
 @contextlib.contextmanager
@@ -282,10 +283,17 @@ def _timed(phase: str, known: dict[str, Any]) -> Iterator[None]:
         known.setdefault("seconds", {})[phase] = round(time.monotonic() - started, 3)
 
 
-def _install(device: Device, job: _Job, known: Mapping[str, Any], run_id: str) -> Any:
+def _install(
+    device: Device,
+    job: _Job,
+    known: Mapping[str, Any],
+    run_id: str,
+    deployed: deploy.Deployed,
+    session: measure.Session,
+) -> Any:
     variant = known["winner"].variant
     model = job.variants[variant]
     encodings = [each["encoding"] for each in job.report["encodings"]]
     labels = job.host.report("data")["labels"]
     manifest = install.manifest(model, variant, encodings, known["runtime"], labels, job.plan.name, run_id)
-    return install.run(device, model, manifest)
+    return install.run(device, model, manifest, deployed, session.outputs[variant])

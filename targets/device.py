@@ -27,6 +27,11 @@ PROTOCOL = 1
 SHORT_S = 60.0
 LONG_S = 900.0
 UNUSED_S = 30 * 86400.0
+# What a run uses, it used this short a time ago, the longest of runs included.
+RECENT_S = 6 * 3600.0
+# How long an agent waits for another that is receiving the same file: that one's host may have just died.
+PATIENCE_S = 10.0
+KEPT = ("agents", "objects", "outputs", "bundles")
 # What is left free beside what is sent: outputs, manifests, logs of others.
 MARGIN_BYTES = 16 << 20
 SLOWEST_BYTES_PER_S = 50_000
@@ -130,19 +135,35 @@ class Device:
         return places
 
     def _bring(self, wanted: Mapping[str, tuple[str, Path]], unpacked_bytes: int = 0) -> None:
-        """See that each place on the device holds the file with this sha256; `unpacked_bytes` come on top there."""
-        files = [{"path": place, "sha256": digest} for place, (digest, _) in wanted.items()]
-        stock = self.ask("stock", files=files, folders=[], workdir=self.target.workdir, deadline_s=LONG_S)[-1]
+        """See that each place on the device holds the file with this sha256; `unpacked_bytes` come on top there.
+
+        Room is made: what no run used for a month goes, and beyond the target's quota what was used longest ago.
+        """
+        stock = self.ask(
+            "stock",
+            files=[
+                {"path": place, "sha256": digest, "bytes": path.stat().st_size}
+                for place, (digest, path) in wanted.items()
+            ],
+            extra_bytes=unpacked_bytes,
+            margin_bytes=MARGIN_BYTES,
+            workdir=self.target.workdir,
+            tidy={
+                "folders": [f"{self.target.workdir}/{name}" for name in KEPT],
+                "unused_s": UNUSED_S,
+                "recent_s": RECENT_S,
+                "quota_bytes": self.target.quota_mebibytes << 20,
+            },
+            deadline_s=LONG_S,
+        )[-1]
         missing = {
             place: offset_to_go_on_from(path, stock["files"][place])
             for place, (_, path) in wanted.items()
             if not stock["files"][place]["whole"]
         }
-        unsent = sum(wanted[place][1].stat().st_size - offset for place, offset in missing.items())
-        needed = unsent + unpacked_bytes + MARGIN_BYTES
-        if missing and stock["free"] < needed:
+        if stock["free"] < stock["needed"]:
             raise TargetError(
-                f"{self.name}: {needed / 1e6:,.0f} MB are needed in {self.target.workdir}, "
+                f"{self.name}: {stock['needed'] / 1e6:,.0f} MB are needed in {self.target.workdir}, "
                 f"{stock['free'] / 1e6:,.0f} MB are free",
                 f"make room on the device's disk; `edgepipe clean --target {self.name}` removes what is ours",
             )
@@ -160,6 +181,7 @@ class Device:
                 sha256=digest,
                 bytes=size,
                 offset=offset,
+                patience_s=PATIENCE_S,
             )
         except JobFailed as error:
             if error.kind != "damaged" or offset == 0:
@@ -170,10 +192,37 @@ class Device:
         """Copy a file from the device."""
         self._transport.get(source, destination, deadline_s=LONG_S)
 
-    def tidy(self) -> None:
-        """Remove from the device what no run used for a month; the version installed is not among it."""
-        folders = [f"{self.target.workdir}/{name}" for name in ("agents", "objects", "outputs", "bundles")]
-        self.ask("tidy", folders=folders, unused_s=UNUSED_S, deadline_s=LONG_S)
+    def install(
+        self, model: str, digest: str, manifest: Mapping[str, Any], check: Any, check_deadline_s: float
+    ) -> Event:
+        """Switch a model that is on the device in; see the agent's `install`."""
+        deadline_s = LONG_S + check_deadline_s + 2 * self.target.after_install_deadline_s
+        job = {"model": model, "sha256": digest, "manifest": manifest, "check": check}
+        return self.ask("install", deadline_s=deadline_s, **job, **self._place())[-1]
+
+    def rollback(self) -> Event:
+        """Switch the version before in."""
+        deadline_s = LONG_S + 2 * self.target.after_install_deadline_s
+        return self.ask("rollback", deadline_s=deadline_s, **self._place())[-1]
+
+    def _place(self) -> dict[str, Any]:
+        return {
+            "install_path": self.target.install_path,
+            "lock": self.lock,
+            "restart": list(self.target.after_install),
+            "restart_deadline_s": self.target.after_install_deadline_s,
+        }
+
+    def clean(self, *, installed: bool) -> list[dict[str, Any]]:
+        """Remove all that is ours from the device, with `installed` the installed model, too; each with its bytes."""
+        workdir, install_path = self.target.workdir, self.target.install_path
+        paths, folders = [f"{workdir}/{name}" for name in KEPT], [workdir]
+        if installed:
+            paths += [f"{install_path}/{name}" for name in ("current", "current.partial", "versions")]
+            folders.append(install_path)
+        found = self.ask("clean", paths=paths, folders=folders, lock=self.lock, deadline_s=LONG_S)[-1]
+        removed: list[dict[str, Any]] = found["removed"]
+        return removed
 
     def provision(self, say: Callable[[str], None]) -> Provisioned:
         """See that the device has its runtime."""

@@ -143,7 +143,10 @@ def test_a_push_goes_on_where_another_broke_off(
     assert list(place.parent.iterdir()) == [place]
 
 
-def test_two_hosts_do_not_write_one_file(device: Device, tmp_path: Path) -> None:
+def test_two_hosts_do_not_write_one_file(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("targets.device.PATIENCE_S", 0)
     files = content(tmp_path, b"model")
     part = Path(device.target.workdir, "objects", f"{next(iter(files))}.tflite.part")
     part.parent.mkdir()
@@ -233,7 +236,60 @@ def test_what_no_run_used_for_long_leaves_the_device(
     ):
         os.utime(path, (0, 0))
     device.push(content(tmp_path, b"used"))
-    device.tidy()
     assert not unused.exists() and not bundle.exists()
     assert all(Path(path).exists() for path in used.values())
-    device.tidy()  # the agent itself is in use
+    device.push({})  # the agent itself is in use
+
+
+def test_beyond_the_quota_what_was_used_longest_ago_goes_first(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = bytes(1 << 19)
+    places = [Path(*device.push(content(tmp_path, half + bytes([n]))).values()) for n in range(3)]
+    for day, place in enumerate(places):
+        os.utime(place, (1e9 + day, 1e9 + day))
+    device.target = device.target.model_copy(update={"quota_mebibytes": 2})
+    monkeypatch.setattr("targets.device.UNUSED_S", 1e10)
+    device.push(content(tmp_path, half + bytes([0])))  # what this run needs stays, however old
+    assert [place.exists() for place in places] == [True, True, True]
+    device.push(content(tmp_path, half + b"more"))
+    assert [place.exists() for place in places] == [True, False, True]
+    device.target = device.target.model_copy(update={"quota_mebibytes": 1})
+    device.push({})  # what was used just now stays: another run may need it
+    assert [place.exists() for place in places] == [True, False, False]
+
+
+def test_cleaning_leaves_no_trace(device: Device, tmp_path: Path) -> None:
+    files = content(tmp_path, b"model")
+    (digest,) = files
+    (place,) = device.push(files).values()
+    Path(f"{place}.part").write_bytes(b"half")
+    device.ask(
+        "install",
+        model=place,
+        sha256=digest,
+        manifest={"sha256": digest},
+        install_path=device.target.install_path,
+        lock=device.lock,
+    )
+    removed = {Path(each["path"]).name for each in device.clean(installed=False)}
+    assert removed == {"agents", "objects", "work dir"}
+    assert not Path(device.target.workdir).exists()
+    assert Path(device.target.install_path, "current", "model.tflite").exists()
+
+
+def test_cleaning_takes_what_is_installed_along_if_asked_to(
+    device: Device, transport: Counting, tmp_path: Path
+) -> None:
+    Path(device.target.install_path, "versions").mkdir(parents=True)
+    device.clean(installed=True)
+    assert not Path(device.target.install_path).exists()
+    assert open_device(tmp_path, transport).push(content(tmp_path, b"model"))
+
+
+def test_nothing_is_cleaned_under_a_jobs_feet(device: Device) -> None:
+    with open(device.lock, "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(TargetError, match="another job has the device"):
+            device.clean(installed=False)
+    assert Path(device.target.workdir, "agents").exists()

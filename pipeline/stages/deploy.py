@@ -30,7 +30,6 @@ def run(
     """Bring everything that measuring needs; the variants have the same inputs and outputs. Raises `TargetError`."""
     several = inputs if isinstance(inputs, Mapping) else {"": inputs}
     outputs = _outputs(next(iter(variants.values())))
-    device.tidy()
     provisioned = device.provision(say)
     say("sending the model files")
     files = (*variants.values(), *several.values())
