@@ -77,7 +77,8 @@ def _ready(options: Options, wanted: str | None, deadline: float) -> Phone:
 
 def _listed(options: Options, deadline: float) -> list[Phone]:
     answer = ask_server(options, "host:devices-l", deadline)
-    return [Phone.parse(line) for line in answer.splitlines() if line.strip()]
+    found = [Phone.parse(line) for line in answer.splitlines() if line.strip()]
+    return sorted(found, key=lambda phone: phone.serial)
 
 
 def _chosen(phones: list[Phone], wanted: str | None) -> Phone | None:

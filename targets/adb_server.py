@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -124,6 +124,11 @@ class Stream:
         if not data:
             raise Gone
         return data, unsent
+
+    def cut(self) -> None:
+        """End the connection under the feet of whoever waits for it, in another thread."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
 
     def ask(self, request: bytes) -> None:
         """Send a request and see it accepted. Raises `Refused`."""

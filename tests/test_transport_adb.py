@@ -194,12 +194,13 @@ def test_of_several_phones_one_must_be_named(tmp_path: Path, monkeypatch: pytest
         for serial in (first, second):
             adb.connect(options.model_copy(update={"serial": serial}))
         error = refusal(options)
-        assert f"{first} (Stand In)" in error.message and f"{second} (Stand In)" in error.message
+        both = ", ".join(f"{serial} (Stand In)" for serial in sorted([first, second]))
+        assert error.message.endswith(both)
         assert "adb.serial" in error.remedy
         monkeypatch.setenv("ANDROID_SERIAL", second)
         assert adb.connect(options).run(["true"], deadline_s=30).returncode == 0
         other = refusal(options.model_copy(update={"serial": "R58M1234"}))
-        assert f"no device R58M1234; those there: {first}" in other.message
+        assert f"no device R58M1234; those there: {both}" in other.message
 
 
 def test_the_only_phone_needs_no_name(options: adb.Options) -> None:
@@ -274,6 +275,12 @@ def test_a_server_that_ends(tmp_path: Path) -> None:
             connected.run(["sh", "-c", "echo; cat"], deadline_s=30, on_line=stop)
         with pytest.raises(TargetError, match="cannot be reached"):
             connected.run(["true"], deadline_s=30)
+
+
+def test_closing_cuts_what_is_under_way(options: adb.Options) -> None:
+    connected = adb.connect(options)
+    with pytest.raises(TargetError, match="connection lost"):
+        connected.run(["sh", "-c", "echo; cat"], deadline_s=30, on_line=lambda line: connected.close())
 
 
 # --- what lies on the phone

@@ -45,6 +45,7 @@ class AdbTransport:
     def __init__(self, options: Options, serial: str) -> None:
         self._options = options
         self._serial = serial
+        self._streams: set[Stream] = set()
 
     def put(self, source: Path, destination: str, *, deadline_s: float) -> None:
         deadline = time.monotonic() + deadline_s
@@ -114,7 +115,8 @@ class AdbTransport:
         return output.completed(_SIGNALLED - status if status > _SIGNALLED else status)
 
     def close(self) -> None:
-        """Nothing to close: the adb server keeps the phone."""
+        for stream in list(self._streams):
+            stream.cut()
 
     @contextmanager
     def _service(self, doing: str, service: bytes, deadline: float) -> Iterator[Stream]:
@@ -123,7 +125,11 @@ class AdbTransport:
         try:
             with device_service(self._options, self._serial, service, deadline) as stream:
                 joined = True
-                yield stream
+                self._streams.add(stream)
+                try:
+                    yield stream
+                finally:
+                    self._streams.discard(stream)
         except Overdue:
             raise TargetError(f"could not {doing} in time: its deadline has passed") from None
         except Gone as error:
