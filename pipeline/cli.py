@@ -34,7 +34,9 @@ Json = Annotated[
     bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")
 ]
 Target = Annotated[str, typer.Option("--target", "-t", help="A target's name: rpi4 is targets/rpi4.yaml.")]
-Host = Annotated[str, typer.Option("--host", help="[user@]host[:port], instead of the target's own.")]
+Host = Annotated[
+    str, typer.Option("--host", help="[user@]host[:port], or adb's serial, instead of the target's own.")
+]
 Out = Annotated[Path, typer.Option("--out", help="The file to write.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="key=value, laid over the plan; may be repeated.")

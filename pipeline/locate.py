@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -33,8 +34,8 @@ def read_plan(name: str, overrides: Iterable[str] = ()) -> tuple[PlanBase, Path]
 def read_target(name: str, plan_folder: Path | None = None, host: str = "") -> TargetBase:
     """The target of that name (`rpi4` is `targets/rpi4.yaml`) or path.
 
-    `host` is `[user@]host[:port]`, instead of the target's own. Raises `UserError` with every mistake in
-    the file, or with the names there are.
+    `host` is `[user@]host[:port]`, or over adb a serial, instead of the target's own. Raises `UserError`
+    with every mistake in the file, or with the names there are.
     """
     folders = [Path(), *([plan_folder] if plan_folder else []), *package_folders()]
     wanted = Path(name) if name.endswith(".yaml") else Path("targets", f"{name}.yaml")
@@ -45,8 +46,12 @@ def read_target(name: str, plan_folder: Path | None = None, host: str = "") -> T
     target = read_yaml(path, target_model())
     if not host:
         return target
+    if target.transport == "adb":
+        return read_yaml(path, target_model(), overrides=[f"adb.serial={json.dumps(host)}"])
     if target.transport != "ssh":
-        raise UserError(f"--host {host}: the target {name} is reached by {target.transport}, not by ssh")
+        raise UserError(
+            f"--host {host}: the target {name} is reached by {target.transport}, not by ssh or adb"
+        )
     return read_yaml(path, target_model(), overrides=_host_overrides(host))
 
 

@@ -1,5 +1,5 @@
 """What every transport must do, shown on each: this machine, and this machine behind real OpenSSH with and without
-SFTP."""
+SFTP, and behind a real adb server."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from targets.errors import TargetError
 from targets.transports import Transport
+from tests.loopback_adb import loopback_adb
 from tests.loopback_sshd import loopback_sshd
 
 NASTY_NAMES = [
@@ -52,14 +53,17 @@ class Way:
         return connected
 
 
-@pytest.fixture(scope="module", params=["local", "ssh", "ssh without SFTP"])
+@pytest.fixture(scope="module", params=["local", "ssh", "ssh without SFTP", "adb"])
 def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
     folder = tmp_path_factory.mktemp("way")
-    if request.param != "local":
+    if request.param == "local":
+        yield Way("local", import_module("targets.transports.local").Options(), folder)
+    elif request.param == "adb":
+        with loopback_adb(folder) as phone:
+            yield Way("adb", phone, folder)
+    else:
         with loopback_sshd(folder, sftp=request.param == "ssh") as options:
             yield Way("ssh", options, folder)
-    else:
-        yield Way("local", import_module("targets.transports.local").Options(), folder)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ class Completed:
 class Transport(Protocol):
     """Files to and from a device, and commands on it. Each call owns its deadline, in seconds.
 
-    Relative device paths are relative to the login folder (ssh) or the working folder (local).
+    Relative device paths are relative to the login folder (ssh), the options' `folder` (adb) or the working
+    folder (local).
     Every method raises `TargetError` when the device or the way to it fails.
     """
 
