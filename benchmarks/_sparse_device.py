@@ -15,6 +15,7 @@ from pipeline.models.data import store_samples
 from pipeline.models.samples import at_key, by_name
 from pipeline.plan import MeasureSection
 from pipeline.progress import Progress
+from pipeline.sparse_tflite.random_inputs import random_inputs
 from pipeline.stages import deploy, judge, measure
 from targets import emulation
 from targets.device import open_device
@@ -63,12 +64,19 @@ def _session(
     name: str, target: TargetBase, files: Mapping[str, bytes], repetitions: int
 ) -> dict[str, dict[str, Any]]:
     options = MeasureSection(
-        repetitions=repetitions, warmup_runs=1, warmup_seconds=0.05, min_samples=3, min_seconds=0.2
+        repetitions=repetitions,
+        warmup_runs=1,
+        warmup_seconds=0.05,
+        max_warmup_seconds=0.05,
+        min_samples=3,
+        min_seconds=0.2,
+        max_seconds=0.2,
+        step_deadline_s=600,
     )
     say = Progress(quiet=True).line
     with commands.store().in_use() as store, open_device(name, target) as device:
         variants = {variant: store.put("tflite", content) for variant, content in files.items()}
-        samples = commands.random_inputs(files[DENSE], name)[:SAMPLES]
+        samples = random_inputs(files[DENSE], name)[:SAMPLES]
         inputs = at_key("inputs", store_samples("inputs", samples, store))
         assert inputs is not None
         deployed = deploy.run(device, variants, inputs, say)

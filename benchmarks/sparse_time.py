@@ -16,11 +16,12 @@ from rich.table import Table
 from benchmarks._sparse_models import build
 from pipeline.models.quiet import keras_module, quiet
 from pipeline.sparse_tflite import runtimes
+from pipeline.sparse_tflite.eligible import make_eligible
 from pipeline.sparse_tflite.keras_conversion import to_tflite
 from pipeline.sparse_tflite.suited import make_suited
 
 NETWORKS = ("MobileNetV1 by the rules, 224", "LeNet-300-100, single weights", "digits CNN")
-TURNS = 5
+TURNS = 4
 GOAL = 1.3
 
 
@@ -60,4 +61,5 @@ def _plain(model: Any) -> bytes:
 
 
 def _whole(model: Any) -> bytes:
-    return make_suited(to_tflite(model), runtimes.load("ai-edge-litert"), "arm")[0]
+    eligible = make_eligible(to_tflite(model), "auto", ("ai-edge-litert", "arm"))
+    return make_suited(eligible.content, runtimes.load("ai-edge-litert"), "arm")[0]

@@ -72,6 +72,28 @@ def test_the_other_runtime_works_there_as_well(device: Workspace) -> None:
     assert device.result()["targets"]["other"]["runtime"] == "tflite-runtime"
 
 
+@pytest.mark.parametrize("runtime", ["ai-edge-litert", "tflite-runtime"])
+@pytest.mark.parametrize("example", ["digits_lstm", "text"])
+def test_recurrent_and_text_models_run_there_with_builtin_operators(
+    device: Workspace, example: str, runtime: str
+) -> None:
+    place = device.folder / "targets" / "named.yaml"
+    text = (device.folder / "targets" / f"{NAME}.yaml").read_text()
+    place.write_text(text.replace("runtime: ai-edge-litert", f"runtime: {runtime}"))
+    quick = (
+        *("train.epochs=1", "train.batch_size=256", "prune.allocation=uniform"),
+        *("prune.hessian.calibration_samples=64", "gates.max_metric_drop=0.5"),
+        *("measure.repetitions=2", "measure.evaluation_samples=32", "measure.warmup_runs=1"),
+        *("measure.warmup_seconds=0", "measure.min_samples=5", "measure.min_seconds=0"),
+    )
+    settings = [part for each in quick for part in ("--set", each)]
+    ended = device.run("deploy", str(ROOT / "examples" / f"{example}.yaml"), "--target", "named", *settings)
+    assert ended.code == 0, ended.out + ended.err
+    found = device.result()["targets"]["named"]
+    assert found["runtime"] == runtime and found["agreement"]["agrees"]
+    assert found["installed"]
+
+
 def test_absolute_figures_of_an_emulated_device_fail_no_gate_unless_the_plan_allows_it(
     device: Workspace,
 ) -> None:

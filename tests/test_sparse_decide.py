@@ -120,6 +120,22 @@ def test_blocks_that_do_not_fill_a_row_are_wrong() -> None:
     assert "do not fill rows of 6" in found.reason
 
 
+def test_integers_behind_densify_load_at_the_version_that_knows_sparse_weights_which_is_written() -> None:
+    old = as_stored(matrix_file(pruned(np.int8), INTEGERS, at="densify"))
+    assert (old.outcome, old.remedy) == ("does not load", "write version 8")
+    model = read_model(matrix_file(pruned(np.int8), INTEGERS, at="dense"), "integers")
+    encode(model, {(0, 1): "csr_densify"})
+    written = only(write_model(model))
+    assert written.version == 8
+    assert decide(written, LITERT, "arm", "csr_densify").outcome == "stored sparse for size only"
+
+
+@pytest.mark.parametrize(("block", "encoding"), [(1, "csr_densify"), (16, "fc_1x16")])
+def test_integers_go_into_blocks_where_these_hold_the_zeros(block: int, encoding: str) -> None:
+    matrix = np.repeat(pruned(np.int8, share=0.95, shape=(64, 64 // block)), block, axis=1)
+    assert decide(only(matrix_file(matrix, INTEGERS, at="dense")), LITERT, "arm").encoding == encoding
+
+
 def test_a_version_that_the_runtime_lacks_is_named_with_the_remedy() -> None:
     operator = only(matrix_file(pruned(np.int8), DYNAMIC, version=12, at="dense"))
     found = gate(operator, TFLITE)

@@ -20,6 +20,8 @@ BAD: tuple[Outcome, ...] = ("would be wrong", "does not load")
 DIRECT: tuple[Encoding, ...] = ("fc_1x4", "fc_1x16", "fc_unstructured")
 # The version of FULLY_CONNECTED that knows sparse weights; XNNPACK takes those of a lower one for dense ones.
 SPARSE_VERSION = 8
+# Of the share of zeros: where fewer blocks of 16 hold nothing but zeros, blocks are a waste.
+BLOCKY = 0.8
 DENSELY = "store the weights densely"
 OTHER_PRECISION = "convert in float32, float16 or int8"
 NO_VALUE = (
@@ -126,7 +128,9 @@ def _best(operator: Operator, runtime: Runtime, core: Core) -> Decision:
     weights = operator.weights
     if weights is None:
         return _dense(operator, runtime, core, _at_best(operator.graph, runtime, core))
-    if (direct := _direct(operator, runtime, core)) is not None:
+    if (direct := _direct(operator, runtime, core)) is not None and not _padded_out(
+        operator, runtime, direct
+    ):
         return direct
     clusters = _at_best(operator.graph, runtime, core)
     storage = runtime.fate(operator, "csr_densify")
@@ -161,6 +165,16 @@ def _direct(operator: Operator, runtime: Runtime, core: Core) -> Decision | None
             decision = _kernel(operator, runtime, core, storage)
             found.append((decision.outcome != "runs sparse", size, decision))
     return min(found, key=lambda each: each[:2])[2] if found else None
+
+
+def _padded_out(operator: Operator, runtime: Runtime, direct: Decision) -> bool:
+    """Whether blocks of 16 would store more zeros than their speed is worth, where single weights do with less: the
+    share of zero blocks is below `BLOCKY` of that of zeros, the bound of TensorFlow's own converter."""
+    weights, storage = operator.weights, runtime.fate(operator, "csr_densify")
+    if direct.encoding != "fc_1x16" or weights is None or storage is None or storage.fate != "densified":
+        return False
+    blocks, single = (weights.stored_bytes(encoding) or 0 for encoding in (direct.encoding, "csr_densify"))
+    return single < blocks and _zero_blocks(weights, BLOCKS["fc_1x16"]) <= BLOCKY * weights.zeros
 
 
 def _own_matrix(operator: Operator) -> bool:
@@ -209,6 +223,8 @@ def _judge(operator: Operator, runtime: Runtime, core: Core, encoding: Encoding)
     if storage.fate == "wrong":
         return Decision(encoding, "would be wrong", storage.words, DENSELY)
     if storage.fate == "densified":
+        if operator.version < storage.version:
+            return Decision(encoding, "does not load", storage.words, f"write version {storage.version}")
         return _densified(operator, runtime, core, clusters)
     width, inputs = BLOCKS.get(encoding, 1), operator.weights.shape[-1] if operator.weights else 0
     if inputs % width:

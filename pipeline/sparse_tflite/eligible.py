@@ -10,6 +10,8 @@ from pipeline.sparse_tflite.decide import choose
 from pipeline.sparse_tflite.operators import read_graphs
 from pipeline.sparse_tflite.suited import Suit, unwell
 
+NOTHING = "none would make more weights run sparse"
+
 
 @dataclass(frozen=True)
 class Rewritten:
@@ -37,9 +39,11 @@ def make_eligible(
     if suit is None:
         return Rewritten(dense, {}, "the runtime and the kind of core are not known")
     content, counts = rewrites.rewrite(dense, None, name)
+    if not any(counts.values()):
+        return Rewritten(dense, {}, NOTHING)
     before, after = (_running_sparse(each, suit, name) for each in (dense, content))
     if after <= before:
-        return Rewritten(dense, {}, "none would make more weights run sparse")
+        return Rewritten(dense, {}, NOTHING)
     runtime = runtimes.load(suit[0])
     if len(unwell(content, runtime, suit[1], name)) > len(unwell(dense, runtime, suit[1], name)):
         return Rewritten(dense, {}, "with them an operator would be wrong or not load")

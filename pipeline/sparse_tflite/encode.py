@@ -44,10 +44,11 @@ def encode(model: Any, choices: Mapping[Key, str]) -> dict[Key, SparseTensor]:
             graph, tensor = _tensor(model, key)
             stored[key] = stored_as(cast(np.ndarray, values_of(model, tensor)), encoding)
             if encoding == "csr_densify":
+                if tensor.type == schema().TensorType.INT8:
+                    _at_direct_version(model, readers[key])
                 tensor = _behind_densify(model, graph, key[1], readers[key])
             else:
-                (reader,) = readers[key]
-                reader.operator.opcodeIndex = _operator_code(model, reader.operator.opcodeIndex)
+                _at_direct_version(model, readers[key])
             tensor.sparsity = _parameters(stored[key])
             model.buffers[tensor.buffer].data = stored[key].values.view(np.uint8)
     return stored
@@ -138,6 +139,14 @@ def _behind_densify(model: Any, graph: Any, index: int, readers: list[Reader]) -
     first = next(at for at, operator in enumerate(graph.operators) if operator is readers[0].operator)
     graph.operators.insert(first, densify)
     return constant
+
+
+def _at_direct_version(model: Any, readers: list[Reader]) -> None:
+    """Lift FULLY_CONNECTED to the version that knows sparse weights: of a lower one, XNNPACK takes integers that come
+    out of a DENSIFY as well, and then fails."""
+    for reader in readers:
+        if reader.kind == "FULLY_CONNECTED":
+            reader.operator.opcodeIndex = _operator_code(model, reader.operator.opcodeIndex)
 
 
 def _operator_code(model: Any, index: int) -> int:

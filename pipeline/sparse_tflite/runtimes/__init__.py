@@ -30,13 +30,15 @@ CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 @dataclass(frozen=True)
 class Storage:
     """What becomes of the weights of these operators, in this precision, stored in this encoding; `words` tell people
-    what the runtime does then, where the fate does not say it all."""
+    what the runtime does then, where the fate does not say it all. Operators below `version`, which is the one that is
+    written, do not load, and `words` say why."""
 
     operators: tuple[str, ...]
     precision: Precision
     encoding: Encoding
     fate: Fate
     words: str = ""
+    version: int = 1
 
 
 @dataclass(frozen=True, eq=False)

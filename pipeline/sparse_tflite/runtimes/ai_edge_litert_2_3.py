@@ -83,7 +83,8 @@ STORAGE = (
         "blocks of 16 with float inputs answer wrongly",
     ),
     Storage(CONVOLUTIONS, "int8", "csr_densify", "densified"),
-    Storage(("FULLY_CONNECTED",), "int8", "csr_densify", "refused", UNDELEGATED),
+    # XNNPACK leaves this version to the runtime's own kernel.
+    Storage(("FULLY_CONNECTED",), "int8", "csr_densify", "densified", UNDELEGATED, version=8),
     Storage(("FULLY_CONNECTED",), "int8", "fc_1x16", "kernel", "read by a kernel for blocks of 16 inputs"),
 )
 
