@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,7 @@ class Worker:
         self.target, self.runtime = target.model_copy(update={"runtime": runtime}), runtime
         with open_device(name, self.target) as device:
             self.bundle = device.provision(lambda _: None).folder
-        self.folder = f"{self.target.workdir}/bench"
+        self.folder = f"{self.target.workdir}/bench-{os.getpid()}"
 
     def send(self, files: Mapping[str, bytes]) -> None:
         """Bring the files that runs are about, in place of those before."""
