@@ -167,7 +167,8 @@ def _migrated(document: Any) -> Any:
     if isinstance(model, dict) and isinstance(targets, dict):
         encoded = {key: model.pop(key) for key in ("encodings", "agreement", "variants") if key in model}
         for target in targets.values():
-            target["encoded"] = encoded
+            if isinstance(target, dict):
+                target["encoded"] = encoded
     return {**document, "schema_version": SCHEMA_VERSION}
 
 

@@ -117,12 +117,14 @@ def test_what_a_target_is_suited_by_is_in_its_file(home: Path) -> None:
         ("aarch64", ("asimd",), None, ("ai-edge-litert", "arm")),
         ("aarch64", ("asimd", "asimdhp"), None, ("ai-edge-litert", "arm-fp16")),
         ("aarch64", ("asimd",), "arm", ("ai-edge-litert", "arm")),
+        ("aarch64", None, "arm-fp16", ("ai-edge-litert", "arm-fp16")),
+        ("arm64", None, None, ("ai-edge-litert", "arm-fp16")),
         ("riscv64", (), "arm", ("ai-edge-litert", "arm")),
         ("riscv64", (), None, None),
     ],
 )
 def test_what_the_file_leaves_open_the_device_says(
-    machine: str, features: tuple[str, ...], core: Any, suit: Any, monkeypatch: pytest.MonkeyPatch
+    machine: str, features: tuple[str, ...] | None, core: Any, suit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = probe_of(machine, features)
     target = locate.read_target("rpi4").model_copy(update={"core": core})
@@ -138,7 +140,7 @@ def test_a_file_that_names_another_core_than_the_device_has_is_refused() -> None
         deployment.suit_of("rpi4", target, probe_of("aarch64", ("asimd", "asimdhp")))
 
 
-def probe_of(machine: str, features: tuple[str, ...]) -> Probe:
+def probe_of(machine: str, features: tuple[str, ...] | None) -> Probe:
     return Probe(
         python=(3, 11, 2), implementation="cpython", machine=machine, bits=64, system="linux",
         libc=("glibc", "2.36"), features=features, agent=None,
