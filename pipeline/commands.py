@@ -75,9 +75,15 @@ def read_all(
 def dry_run(plan: PlanBase, folder: Path, targets: Mapping[str, TargetBase]) -> dict[str, Any]:
     """What a deploy would do, step by step."""
     with store().in_use() as cache:
-        suits = [_suit(name, target) for name, target in targets.items()]
-        stages = engine.what_would_run(plan, folder, cache, suits)
+        suits = {name: _suit(name, target) for name, target in targets.items()}
+        known = [suit for suit in suits.values() if suit is not None and suit[1] is not None]
+        stages = engine.what_would_run(plan, folder, cache, known)
     steps = [{"stage": stage, "from": source} for stage, source in stages]
+    steps += [
+        {"stage": f"{name}: encode", "from": "anew, or from cache: the device tells its runtime and core"}
+        for name, suit in suits.items()
+        if suit not in known
+    ]
     steps += [
         {"stage": f"{target}: {stage}", "from": "anew"}
         for target in targets
@@ -186,11 +192,15 @@ def _dense_file(model: Path, section: ConvertSection, inputs: Path | None) -> by
 
 
 def _suit(name: str, target: TargetBase) -> Suit | None:
-    """The runtime and the kind of core of a target; None where only the device could tell."""
+    """The runtime and the kind of core of a target; None for either, or for both, where only the device could tell."""
     try:
-        return runtime_of(name, target), cast(Core, core_of(name, target))
+        runtime = runtime_of(name, target)
     except (UserError, TargetError):
         return None
+    try:
+        return runtime, cast(Core, core_of(name, target))
+    except UserError:
+        return runtime, None
 
 
 def lint(model: Path, target: str, runtime: str, core: str) -> LintReport:
