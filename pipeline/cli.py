@@ -110,7 +110,7 @@ def prune(
 def convert(
     model: Annotated[
         Path,
-        typer.Argument(help="A .keras or .h5 model, a SavedModel folder of Keras 2, or a float .tflite."),
+        typer.Argument(help="A .keras or .h5 model, a SavedModel folder of Keras 2, or a .tflite."),
     ],
     out: Out,
     target: Target = "local",

@@ -14,10 +14,10 @@ from pipeline.artifacts import Artifact, Store, file_digest
 from pipeline.errors import Disagreement, UserError
 from pipeline.measurement import validity
 from pipeline.measurement.statistics import summarise
-from pipeline.models import sources
-from pipeline.models.data import load_file, spread, store_samples
+from pipeline.models.data import load_training_inputs, spread, store_samples
 from pipeline.models.load import parse_source
-from pipeline.models.samples import at_key, by_name
+from pipeline.models.ports import Port, input_ports
+from pipeline.models.samples import Samples, at_key, by_name, in_order
 from pipeline.plan import ConvertSection, MeasureSection, PlanBase, plan_model
 from pipeline.progress import Progress
 from pipeline.result import Result
@@ -75,9 +75,15 @@ def read_all(
 def dry_run(plan: PlanBase, folder: Path, targets: Mapping[str, TargetBase]) -> dict[str, Any]:
     """What a deploy would do, step by step."""
     with store().in_use() as cache:
-        suits = [_suit(name, target) for name, target in targets.items()]
-        stages = engine.what_would_run(plan, folder, cache, suits)
+        suits = {name: _suit(name, target) for name, target in targets.items()}
+        known = [suit for suit in suits.values() if suit is not None and suit[1] is not None]
+        stages = engine.what_would_run(plan, folder, cache, known)
     steps = [{"stage": stage, "from": source} for stage, source in stages]
+    steps += [
+        {"stage": f"{name}: encode", "from": "anew, or from cache: the device tells its runtime and core"}
+        for name, suit in suits.items()
+        if suit not in known
+    ]
     steps += [
         {"stage": f"{target}: {stage}", "from": "anew"}
         for target in targets
@@ -172,25 +178,40 @@ def _dense_file(model: Path, section: ConvertSection, inputs: Path | None) -> by
         source = parse_source(str(model), Path())
     except ValueError as error:
         raise UserError(f"{model}: {error}") from None
-    representative = None
-    if section.precision == "int8":
-        if inputs is None:
-            raise UserError("--precision int8: needs --data, an .npz file with the inputs x_train")
-        try:
-            training = load_file(sources.parse(str(inputs), Path(), (".npz",)).artifact()).x_train
-        except ValueError as error:
-            raise UserError(f"--data {inputs}: {error}") from None
-        representative = training[spread(len(training), section.representative_samples)]
+    if section.precision == "int8" and inputs is None:
+        raise UserError("--precision int8: needs --data, an .npz file with the inputs x_train")
+    training = load_training_inputs(inputs) if section.precision == "int8" and inputs is not None else None
     loaded = load_model(source.artifact(), source.artifact())
+    representative = None
+    if training is not None:
+        _check_inputs(training, input_ports(loaded), f"--data {inputs}")
+        representative = training[spread(len(training), section.representative_samples)]
     return to_tflite(loaded, section.precision, representative, section.io)
 
 
-def _suit(name: str, target: TargetBase) -> Suit | None:
-    """The runtime and the kind of core of a target; None where only the device could tell."""
+def _check_inputs(samples: Samples, ports: Sequence[Port], where: str) -> None:
+    """Raise `UserError` where the model does not take these samples."""
     try:
-        return runtime_of(name, target), cast(Core, core_of(name, target))
+        arrays = in_order(samples, [port.name for port in ports])
+    except ValueError as error:
+        raise UserError(f"{where}: x_train: {error}") from None
+    for port, array in zip(ports, arrays, strict=True):
+        if None not in port.shape and array.shape[1:] != tuple(port.shape):
+            raise UserError(
+                f"{where}: the model takes samples of {tuple(port.shape)} at {port.name}, received {array.shape[1:]}"
+            )
+
+
+def _suit(name: str, target: TargetBase) -> Suit | None:
+    """The runtime and the kind of core of a target; None for either, or for both, where only the device could tell."""
+    try:
+        runtime = runtime_of(name, target)
     except (UserError, TargetError):
         return None
+    try:
+        return runtime, cast(Core, core_of(name, target))
+    except UserError:
+        return runtime, None
 
 
 def lint(model: Path, target: str, runtime: str, core: str) -> LintReport:

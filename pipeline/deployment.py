@@ -56,8 +56,17 @@ def run(
         return _finish(found, runs)
     host = engine.run_host_stages(plan, folder, store, progress)
     found = found.model_copy(update={"stages": tuple(host.records), "model": _model_result(plan, host)})
-    for name, suit in suits.items():
-        found = _add_target(found, name, targets[name], _Job(plan, host, store, suit), progress, runs)
+    jobs = {name: _Job(plan, host, suit) for name, suit in suits.items()}
+    # Before any device is sent anything: a refusal is better known now than after others were measured.
+    refused = _encode(jobs, targets, store, progress)
+    found = found.model_copy(
+        update={"targets": {**failed, **refused}, "stages": tuple(host.records)},
+    )
+    if len(refused) == len(jobs):
+        return _finish(found, runs)
+    for name, job in jobs.items():
+        if name not in refused:
+            found = _add_target(found, name, targets[name], job, progress, runs)
     return found
 
 
@@ -67,8 +76,7 @@ class _Job:
 
     plan: PlanBase
     host: HostRun
-    store: Store
-    suit: Suit | None
+    suit: Suit
 
     @property
     def encoded(self) -> dict[str, Artifact]:
@@ -82,6 +90,20 @@ class _Job:
     @property
     def variants(self) -> dict[str, Artifact]:
         return self.host.variants(self.suit)
+
+
+def _encode(
+    jobs: Mapping[str, _Job], targets: Mapping[str, TargetBase], store: Store, progress: Progress
+) -> dict[str, TargetResult]:
+    """Make the files of every target; the failed results of those that cannot have any."""
+    failed = {}
+    for name, job in jobs.items():
+        try:
+            engine.encode(job.plan, job.host, store, progress, job.suit)
+        except (Disagreement, UserError) as error:
+            code = ExitCode.USER if isinstance(error, UserError) else ExitCode.GATE
+            failed[name] = _failed(targets[name], str(error), code, {"settings": _settings(targets[name])})
+    return failed
 
 
 def _add_target(
@@ -101,8 +123,7 @@ def _add_target(
             failed = _failed(target, f"the run was ended by {type(error).__name__}", ExitCode.BUG, known)
             _finish(found.model_copy(update={"targets": {**found.targets, name: failed}}), runs)
         raise
-    told = {"targets": {**found.targets, name: one}, "stages": tuple(job.host.records)}
-    return _finish(found.model_copy(update=told), runs)
+    return _finish(found.model_copy(update={"targets": {**found.targets, name: one}}), runs)
 
 
 def _new_result(plan: PlanBase) -> Result:
@@ -134,9 +155,9 @@ def _finish(found: Result, runs: Path) -> Result:
 
 def _check_reachable(
     targets: Mapping[str, TargetBase], progress: Progress
-) -> tuple[dict[str, Suit | None], dict[str, TargetResult]]:
-    """What the files of each target that answers are to suit (None: nobody knows), and the results of the others."""
-    suits: dict[str, Suit | None] = {}
+) -> tuple[dict[str, Suit], dict[str, TargetResult]]:
+    """What the files of each target that answers are to suit, and the results of the others."""
+    suits: dict[str, Suit] = {}
     failed: dict[str, TargetResult] = {}
     for name, target in targets.items():
         try:
@@ -149,14 +170,12 @@ def _check_reachable(
     return suits, failed
 
 
-def suit_of(name: str, target: TargetBase, probe: Probe) -> Suit | None:
-    """The runtime and the kind of cores of a device; None where it does not tell what its cores are.
+def suit_of(name: str, target: TargetBase, probe: Probe) -> Suit:
+    """The runtime and the kind of cores of a device; None for these where neither it nor the target's file tells.
 
     Raises `UserError` where the target's file says otherwise than the device.
     """
     runtime, core = choose(target.runtime, probe).name, target.core or probe.core
-    if core is None:
-        return None
     if probe.core not in (core, None):
         raise UserError(
             f"{name}: core: the target's file says {core}, the device's processor is {probe.core}; "
@@ -197,7 +216,7 @@ def _model_result(plan: PlanBase, host: HostRun) -> ModelResult:
 
 
 def _encoded_result(job: _Job) -> Encoded:
-    report, (runtime, core) = job.report, job.suit or (None, None)
+    report, (runtime, core) = job.report, job.suit
     return Encoded(
         runtime=runtime,
         core=core,
@@ -222,7 +241,6 @@ def _run_target(
 ) -> TargetResult:
     """One target from its files to its verdict; `known` holds at any moment what has been found out."""
     try:
-        engine.encode(job.plan, job.host, job.store, progress, job.suit)
         known["encoded"] = _encoded_result(job)
         with open_device(name, target) as device:
             known["device"] = device.probe.model_dump(mode="json", exclude={"agent", "features"})
@@ -230,8 +248,6 @@ def _run_target(
             if known["exit_code"] == ExitCode.PASS:
                 with _timed("install", known), progress.step(f"{name}: install"):
                     known["installed"] = _install(device, job, known, run_id, deployed, session)
-    except Disagreement as error:
-        return _failed(target, str(error), ExitCode.GATE, known)
     except (TargetError, UserError) as error:
         code = ExitCode.DEVICE if isinstance(error, TargetError) else ExitCode.USER
         return _failed(target, str(error), code, known)

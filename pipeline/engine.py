@@ -110,7 +110,7 @@ def encode(plan: PlanBase, run: HostRun, store: Store, progress: Progress, suit:
     if suit in run.encoded:
         return
     options, inputs = _encode_options(plan, suit), _inputs("encode", run.outputs, run.files)
-    title = "encode" if suit is None else f"encode for {suit[0]} on {suit[1]}"
+    title = "encode" if suit is None else f"encode for {suit[0]}" + (f" on {suit[1]}" if suit[1] else "")
     run.encoded[suit], record = run_stage(
         "encode", options, inputs, store, progress, lambda: None, title=title
     )

@@ -54,7 +54,8 @@ class ModelResult(Record):
 
 
 class Encoded(Record):
-    """The files as they suit a runtime and a kind of core (null: as all read them); what was done to each operator.
+    """The files as they suit a runtime and a kind of core (null: not known, so that they are as all runtimes read
+    them); what was done to each operator.
 
     `rewrites` counts how often each exact rewrite of the graph was applied; `agreement` is that of sparse and dense on
     the host.
@@ -71,7 +72,7 @@ class Encoded(Record):
     @property
     def title(self) -> str:
         """For what the files are."""
-        return f"{self.runtime} on {self.core}" if self.runtime else "all runtimes"
+        return f"{self.runtime} on {self.core}" if self.core else self.runtime or "all runtimes"
 
 
 class Installed(Record):
@@ -170,7 +171,8 @@ def _migrated(document: Any) -> Any:
     if isinstance(model, dict) and isinstance(targets, dict):
         encoded = {key: model.pop(key) for key in ("encodings", "agreement", "variants") if key in model}
         for target in targets.values():
-            target["encoded"] = encoded
+            if isinstance(target, dict):
+                target["encoded"] = encoded
     return {**document, "schema_version": SCHEMA_VERSION}
 
 

@@ -12,20 +12,26 @@ Core = Literal["x86", "arm", "arm-fp16"]
 HALF_PRECISION = "asimdhp"
 
 
-def kind_of(machine: str, features: str) -> Core | None:
-    """The kind of cores of a machine by its name and what its /proc/cpuinfo says; None where it is no kind we know."""
-    if machine.lower() in ("x86_64", "amd64"):
+def kind_of(machine: str, features: str | None) -> Core | None:
+    """The kind of cores of a machine by its name and what its /proc/cpuinfo says, None where there is none to read.
+
+    None where it is no kind we know, or cannot be told.
+    """
+    machine = machine.lower()
+    if machine in ("x86_64", "amd64"):
         return "x86"
-    if not machine.lower().startswith(("aarch64", "arm")):
+    if not machine.startswith(("aarch64", "arm")):
         return None
+    if features is None:
+        # Of Arm machines without it, Apple's have half precision.
+        return "arm-fp16" if machine == "arm64" else None
     return "arm-fp16" if HALF_PRECISION in features.split() else "arm"
 
 
 def of_this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Core | None:
     """The kind of this machine's cores; None where it is no kind we know."""
-    machine = platform.machine()
     try:
-        return kind_of(machine, cpuinfo.read_text())
+        features = cpuinfo.read_text()
     except OSError:
-        # Of Arm machines without it, Apple's have half precision.
-        return kind_of(machine, HALF_PRECISION if machine == "arm64" else "")
+        features = None
+    return kind_of(platform.machine(), features)

@@ -24,7 +24,7 @@ def features():
         with open("/proc/cpuinfo") as file:
             return sorted({word for line in file if line.startswith("Features") for word in line.split()[2:]})
     except OSError:
-        return []
+        return None
 print(json.dumps({
     "python": list(sys.version_info[:3]),
     "implementation": sys.implementation.name,
@@ -40,8 +40,9 @@ print(json.dumps({
 
 
 class Probe(BaseModel):
-    """What a device's Python says of itself and of the system around it; `features` are those of an Arm core, `agent`
-    is the sha256 of the agent there. `root`: whoever logs in may do anything, and so may a model's code.
+    """What a device's Python says of itself and of the system around it; `features` are those of an Arm core (None: it
+    does not tell), `agent` is the sha256 of the agent there. `root`: whoever logs in may do anything, and so may a
+    model's code.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,14 +53,14 @@ class Probe(BaseModel):
     bits: int
     system: str
     libc: tuple[str, str]
-    features: tuple[str, ...] = ()
+    features: tuple[str, ...] | None = None
     agent: str | None
     root: bool = False
 
     @property
     def core(self) -> Core | None:
         """The kind of its cores; None where it is no kind we know."""
-        return kind_of(self.machine, " ".join(self.features))
+        return kind_of(self.machine, None if self.features is None else " ".join(self.features))
 
     @property
     def architecture(self) -> str:

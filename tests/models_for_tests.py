@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.models.samples import NamedArrays
 from pipeline.sparse_tflite.keras_conversion import to_tflite
 
 
@@ -33,9 +35,10 @@ def write_dense_model(path: Path, *, relu: bool = True) -> Any:
     return answer
 
 
-def write_model_of_several_ports(path: Path) -> Any:
+def write_model_of_several_ports(path: Path, given: Mapping[str, NDArray[Any]] | None = None) -> Any:
     """Write a model with the inputs `tokens` (3,) int32 and `numbers` (2,) and the outputs `sum` (1,) and `looked_up`
-    (4,); returns the function (tokens, numbers) -> those by name."""
+    (4,); returns the function (tokens, numbers) -> those by name. With inputs `given` to tell the ranges, it is one of
+    int8 throughout."""
     import keras
 
     tokens = keras.Input((3,), dtype="int32", name="tokens")
@@ -48,7 +51,9 @@ def write_model_of_several_ports(path: Path) -> Any:
     # Neither inputs nor outputs in the order in which a converter would sort them.
     model = keras.Model([numbers, tokens], [total(numbers), looked_up(mean)])
     words.set_weights([table])
-    path.write_bytes(to_tflite(model))
+    path.write_bytes(
+        to_tflite(model) if given is None else to_tflite(model, "int8", NamedArrays(given), "int8")
+    )
 
     def answer(tokens: NDArray[np.int32], numbers: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         return {"sum": numbers.sum(axis=1, keepdims=True), "looked_up": table[tokens].mean(axis=1)}

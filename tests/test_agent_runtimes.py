@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from pipeline.artifacts import file_digest
+from pipeline.models.samples import NamedArrays, by_name
+from pipeline.sparse_tflite.host_interpreter import outputs_on_host
+from pipeline.sparse_tflite.signature import read_signature
 from tests.agent_process import PROTOCOL, Agent, time_step
 from tests.models_for_tests import write_dense_model, write_model_of_several_ports
 
@@ -123,3 +126,31 @@ def test_several_inputs_and_outputs_are_served_by_their_names(
     ):
         wrong = {**job, "inputs": changed} if key == "inputs" else {**job, "steps": [{**step, key: changed}]}
         assert words in agent.error(**wrong)["message"]
+
+
+def test_integers_at_the_ends_are_asked_and_answer_in_real_numbers(
+    bundle: tuple[str, Path], tmp_path: Path
+) -> None:
+    agent, path, random = Agent(tmp_path), tmp_path / "whole.tflite", np.random.default_rng(0)
+    given = {"numbers": random.normal(size=(64, 2)).astype(np.float32)}
+    given["tokens"] = random.integers(0, 6, (64, 3)).astype(np.int32)
+    answer = write_model_of_several_ports(path, given)
+    for name, array in given.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    step = {"kind": "evaluate", "variant": "dense"}
+    step["outputs"] = {name: str(tmp_path / f"{name}.npy") for name in ("sum", "looked_up")}
+    job = _job(agent, bundle, path, step, time_step("dense"))
+    job["inputs"] = {name: str(tmp_path / f"{name}.npy") for name in given}
+    _, evaluated, repetition, _, _ = agent.answer(**job)
+    signature = read_signature(path.read_bytes(), "whole.tflite")
+    assert [port.dtype for port in (*signature.inputs, *signature.outputs)] == [
+        *("int8", "int32"),
+        *("int8", "int8"),
+    ]
+    on_host, expected = by_name(outputs_on_host(path.read_bytes(), NamedArrays(given))), answer(**given)
+    for port in signature.outputs:
+        found = np.load(evaluated["outputs"][port.name])
+        assert found.dtype == np.float32 and port.scale is not None
+        np.testing.assert_allclose(found, on_host[port.name], atol=1.01 * port.scale)
+        np.testing.assert_allclose(found, expected[port.name], atol=4 * port.scale)
+    assert len(repetition["samples_ns"]) >= 3

@@ -50,6 +50,9 @@ def test_the_summary_fits_80_columns_without_colour(result: Result) -> None:
             )
             assert notation.milliseconds(summary.p90_ms.value) in part
             assert notation.size(summary.peak_memory_bytes) in part and notation.score(summary.metric) in part
+        assert "exact rewrites: stem (1); 1,024 weights then run sparse, 0 without it" in " ".join(
+            part.split()
+        )
         assert "403.2 KiB" in part and "118.5 KiB" in part and part.count("passed") == 2 + (name == "rpi4")
 
 

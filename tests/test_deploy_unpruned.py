@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import engine, locate
+from pipeline.artifacts import Store
 from pipeline.errors import UserError
 from pipeline.models import data, metrics
 from pipeline.models.fitting import check_ports
+from pipeline.progress import Progress
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.float_model import read_float_model
 from pipeline.sparse_tflite.keras_conversion import to_tflite
@@ -83,6 +86,28 @@ def test_a_keras_model_is_deployed_unpruned(workspace: Workspace) -> None:
     assert "than the baseline" not in found["targets"]["local"]["headline"]
 
 
+def test_a_file_of_integers_throughout_is_taken_and_judged_in_real_numbers(
+    workspace: Workspace, kernels: list[np.ndarray], tmp_path: Path
+) -> None:
+    import keras
+
+    layers = [keras.layers.Dense(40, "relu", use_bias=False), keras.layers.Dense(3, use_bias=False)]
+    model, iris = keras.Sequential([keras.Input((4,)), *layers]), data.load_bundled("iris", 0.3, 0)
+    model.set_weights(kernels)
+    (workspace.folder / "whole.tflite").write_bytes(to_tflite(model, "int8", iris.x_train, "uint8"))
+    settings = ["model.source=whole.tflite", "prune.method=none"]
+    plan, folder = locate.read_plan(str(workspace.folder / "plan.yaml"), settings)
+    store = Store(tmp_path)
+    run = engine.run_host_stages(plan, folder, store, Progress(quiet=True))
+    engine.encode(plan, run, store, Progress(quiet=True), ("tflite-runtime", "x86"))
+    report = run.encoded["tflite-runtime", "x86"]["report"].read_json()
+    assert report["agreement"]["agrees"] and report["agreement"]["limit"] > 1e-3 and report["quantum"] > 0
+    answers = np.maximum(iris.x_test @ kernels[0], 0) @ kernels[1]
+    expected = metrics.accuracy(iris.y_test, answers)
+    assert run.report("prune")["metric_after"] == pytest.approx(expected, abs=0.1)
+    assert np.load(run.outputs["convert"]["inputs"].path).dtype == np.float32
+
+
 def test_pruning_nothing_into_a_file_is_refused(workspace: Workspace) -> None:
     data.load_bundled("iris", 0.3, 0).save(workspace.folder / "data.npz")
     ended = workspace.run(
@@ -104,7 +129,8 @@ def test_a_file_that_takes_no_single_float_sample_is_told(tmp_path: Path) -> Non
     graph.tensors[graph.inputs[0]].type = schema().TensorType.INT8
     path.write_bytes(write_model(model))
     with pytest.raises(
-        UserError, match="expected inputs of the types float32, int32, int64, bool, received int8"
+        UserError,
+        match="expected inputs of the types float32, int32, int64, bool, or int8 or uint8 with a scale; received",
     ):
         read_float_model(path)
     with pytest.raises(UserError, match="cannot be read"):

@@ -186,6 +186,7 @@ def test_a_target_that_does_not_say_is_asked_for(tmp_path: Path, monkeypatch: py
         ("aarch64", "Features : fp asimd fphp asimdhp", "arm-fp16"),
         ("armv7l", "Features : neon", "arm"),
         ("arm64", None, "arm-fp16"),
+        ("aarch64", None, None),
         ("riscv64", None, None),
     ],
 )

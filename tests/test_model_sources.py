@@ -60,12 +60,16 @@ def test_pruning_a_tflite_file_ends_with_2_before_any_work(tmp_path: Path, home:
 def test_a_tflite_file_is_encoded_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     answer = write_dense_model(tmp_path / "m.tflite")
-    report = commands.convert(Path("m.tflite"), Path("out.tflite"), "local", Progress())
+    report = commands.convert(
+        Path("m.tflite"), Path("out.tflite"), "local", commands.Conversion(), Progress()
+    )
     assert report["agreement"]["agrees"] and [each["encoding"] for each in report["encodings"]] == ["dense"]
     x = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
     encoded = outputs_on_host((tmp_path / "out.tflite").read_bytes(), x)
     np.testing.assert_allclose(encoded, answer(x), atol=1e-6)
-    again = commands.convert(Path("out.tflite"), Path("again.tflite"), "local", Progress())
+    again = commands.convert(
+        Path("out.tflite"), Path("again.tflite"), "local", commands.Conversion(), Progress()
+    )
     assert (tmp_path / "again.tflite").read_bytes() == (tmp_path / "out.tflite").read_bytes()
     assert again["encodings"] == report["encodings"]
 
@@ -76,4 +80,4 @@ def test_a_tflite_file_is_encoded_as_it_is(tmp_path: Path, monkeypatch: pytest.M
 def test_a_tflite_file_that_is_none_is_told(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "text.tflite").write_text("text")
     with pytest.raises(UserError, match=words):
-        commands.convert(tmp_path / name, tmp_path / "out.tflite", "local", Progress())
+        commands.convert(tmp_path / name, tmp_path / "out.tflite", "local", commands.Conversion(), Progress())

@@ -171,6 +171,41 @@ def test_a_model_of_several_ports_is_converted_on_its_own(
     assert [port.name for port in signature.outputs] == ["kind", "amount"]
 
 
+def test_representative_inputs_alone_make_integers_of_all_ports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    x = {f"x_train/{name[2:]}": array for name, array in arrays(64, 0).items() if name.startswith("x/")}
+    np.savez("x.npz", **x)
+    quiet, source = Progress(quiet=True), Path("ports.py:build")
+
+    def wanted(file: str | None) -> commands.Conversion:
+        return commands.Conversion("int8", "int8", data=Path(file) if file else None)
+
+    report = commands.convert(source, Path("out.tflite"), "local", wanted("x.npz"), quiet)
+    assert report["agreement"]["agrees"] and report["quantum"] > 0
+    signature = read_signature((tmp_path / "out.tflite").read_bytes(), "out.tflite")
+    assert {port.name: port.dtype for port in (*signature.inputs, *signature.outputs)} == {
+        **{"tokens": "int32", "numbers": "int8"},
+        **{"kind": "int8", "amount": "int8"},
+    }
+    np.savez("other.npz", **{"x_train/tokens": x["x_train/tokens"], "x_train/numbers": np.ones((64, 5))})
+    np.savez("none.npz", y_train=np.ones(64))
+    np.savez("single.npz", x_train=np.ones((64, 4)))
+    np.save("array.npy", np.ones((64, 4)))
+    for file, words in (
+        (None, "--precision int8: needs --data"),
+        ("other.npz", r"--data other.npz: the model takes samples of \(4,\) at numbers, received \(5,\)"),
+        ("none.npz", "none.npz: expected the array x_train, .* received: y_train"),
+        ("single.npz", "--data single.npz: x_train: expected samples for each of tokens, numbers"),
+        ("array.npy", "array.npy: not an .npz file"),
+        ("nowhere.npz", "nowhere.npz: not an .npz file .*No such file"),
+    ):
+        with pytest.raises(UserError, match=words):
+            commands.convert(source, Path("none.tflite"), "local", wanted(file), quiet)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

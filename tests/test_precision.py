@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.measurement.agreement import LIMITS, compare
-from pipeline.sparse_tflite.flatbuffer import read_model
+from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from pipeline.sparse_tflite.keras_conversion import to_tflite
 from pipeline.sparse_tflite.precision import Io, Precision
@@ -74,6 +74,28 @@ def test_a_model_of_integers_throughout_is_asked_and_answers_in_real_numbers(mod
     np.testing.assert_allclose(outputs_on_host(content, X), outputs_on_host(inside, X), atol=1.01 * quantum)
     whole = random_inputs(content, "converted")
     assert whole.dtype == io and outputs_on_host(content, whole).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale", "taken", "drawn"),
+    [
+        ("FLOAT32", [0.5], "float32", "float32"),
+        ("INT8", [0.5], "float32", "int8"),
+        ("INT8", [0.0], "int8", "int8"),
+        ("INT8", [0.5, 0.5], "int8", "int8"),
+        ("INT32", [0.5], "int32", "int32"),
+    ],
+)
+def test_only_bytes_with_one_scale_stand_for_real_numbers(
+    float32: bytes, kind: str, scale: list[float], taken: str, drawn: str
+) -> None:
+    changed = read_model(float32, "m")
+    tensor = changed.subgraphs[0].tensors[changed.subgraphs[0].inputs[0]]
+    tensor.type, tensor.quantization = getattr(schema().TensorType, kind), schema().QuantizationParametersT()
+    tensor.quantization.scale, tensor.quantization.zeroPoint = scale, [0] * len(scale)
+    content = write_model(changed)
+    assert read_signature(content, "m").inputs[0].taken == taken
+    assert random_inputs(content, "m").dtype == drawn
 
 
 @given(st.floats(1e-4, 10), st.integers(-128, 127), st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=8))

@@ -32,6 +32,7 @@ def test_a_document_of_version_1_is_read_as_one_of_today(tmp_path: Path) -> None
         ("{", "not a result: Expecting"),
         ("[]", "not a result of schema version 2"),
         ('{"schema_version": 3}', "not a result of schema version 2: schema_version"),
+        ('{"schema_version": 1, "model": {}, "targets": {"a": 5}}', "not a result of schema version 2"),
         ('{"schema_version": 1, "model": 5}', "not a result of schema version 2: id"),
     ],
 )

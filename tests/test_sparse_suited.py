@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import commands, deployment, locate
+from pipeline import commands, deployment, engine, locate
+from pipeline.artifacts import Store
 from pipeline.errors import Disagreement, UserError
+from pipeline.models.data import store_samples
 from pipeline.progress import Progress
 from pipeline.sparse_tflite import rewrites, runtimes, suited
 from pipeline.sparse_tflite.decide import Decision
@@ -19,9 +21,11 @@ from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from pipeline.sparse_tflite.lint import lint
 from pipeline.sparse_tflite.suited import make_suited
 from pipeline.stages import encode
+from targets.errors import TargetError
 from targets.probe import Probe
 from targets.provisioning.runtimes import RUNTIMES
 from tests.sparse_networks import block, depthwise, pointwise, stem, tensorflow_file
+from tests.workspace import ROOT
 
 LITERT = runtimes.load("ai-edge-litert")
 TFLITE = runtimes.load("tflite-runtime")
@@ -109,6 +113,7 @@ def test_what_a_target_is_suited_by_is_in_its_file(home: Path) -> None:
     pi = locate.read_target("rpi4")
     assert commands._suit("rpi4", pi) == ("ai-edge-litert", "arm")
     assert commands._suit("rpi4", pi.model_copy(update={"runtime": "auto"})) is None
+    assert commands._suit("rpi4", pi.model_copy(update={"core": None})) == ("ai-edge-litert", None)
 
 
 @pytest.mark.parametrize(
@@ -117,12 +122,14 @@ def test_what_a_target_is_suited_by_is_in_its_file(home: Path) -> None:
         ("aarch64", ("asimd",), None, ("ai-edge-litert", "arm")),
         ("aarch64", ("asimd", "asimdhp"), None, ("ai-edge-litert", "arm-fp16")),
         ("aarch64", ("asimd",), "arm", ("ai-edge-litert", "arm")),
+        ("aarch64", None, "arm-fp16", ("ai-edge-litert", "arm-fp16")),
+        ("arm64", None, None, ("ai-edge-litert", "arm-fp16")),
         ("riscv64", (), "arm", ("ai-edge-litert", "arm")),
-        ("riscv64", (), None, None),
+        ("riscv64", (), None, ("ai-edge-litert", None)),
     ],
 )
 def test_what_the_file_leaves_open_the_device_says(
-    machine: str, features: tuple[str, ...], core: Any, suit: Any, monkeypatch: pytest.MonkeyPatch
+    machine: str, features: tuple[str, ...] | None, core: Any, suit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = probe_of(machine, features)
     target = locate.read_target("rpi4").model_copy(update={"core": core})
@@ -138,7 +145,7 @@ def test_a_file_that_names_another_core_than_the_device_has_is_refused() -> None
         deployment.suit_of("rpi4", target, probe_of("aarch64", ("asimd", "asimdhp")))
 
 
-def probe_of(machine: str, features: tuple[str, ...]) -> Probe:
+def probe_of(machine: str, features: tuple[str, ...] | None) -> Probe:
     return Probe(
         python=(3, 11, 2), implementation="cpython", machine=machine, bits=64, system="linux",
         libc=("glibc", "2.36"), features=features, agent=None,
@@ -202,3 +209,45 @@ def test_an_operator_the_runtime_has_not_is_found_on_the_host(monkeypatch: pytes
         UserError, match=r"m: CONV_2D version \d is needed, .* has none; take a newer runtime"
     ):
         suited.refuse_missing(network(block()), "m", ("tflite-runtime", "arm"))
+
+
+def test_a_target_whose_runtime_lacks_an_operator_is_sent_nothing(
+    dense: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = dataclasses.replace(TFLITE, versions={**TFLITE.versions, "CONV_2D": (0, 0)})
+    monkeypatch.setattr(runtimes, "load", lambda name: short if name == TFLITE.name else LITERT)
+    suits = {"old": (TFLITE.name, None), "new": (LITERT.name, "arm"), "twin": (LITERT.name, "arm")}
+    store, opened = Store(tmp_path / "store"), []
+    made = engine.HostRun(engine.UserFiles(store.put("tflite", dense), None, None))
+    samples = np.random.default_rng(1).normal(size=(32, 16, 16, 3)).astype(np.float32)
+    files = dict.fromkeys(("baseline", "dense"), store.put("tflite", dense))
+    figures = dict.fromkeys(
+        ("metric_before", "metric_pruned", "metric_after", "parameters_before", "parameters_after"), 1
+    )
+    made.outputs = {
+        "prune": {"report": store.put_json({"decisions": [], **figures})},
+        "convert": {**files, **store_samples("inputs", samples, store)},
+    }
+
+    def open_device(name: str, target: Any) -> Any:
+        opened.append(name)
+        raise TargetError(f"{name}: unplugged")
+
+    monkeypatch.setattr(engine, "run_host_stages", lambda *_: made)
+    monkeypatch.setattr(deployment, "open_device", open_device)
+    plan, folder = locate.read_plan(str(ROOT / "pipeline.yaml"), [])
+
+    def run(*names: str) -> Any:
+        reached = {name: suits[name] for name in names}, {}
+        monkeypatch.setattr(deployment, "_check_reachable", lambda *_: reached)
+        targets = dict.fromkeys(names, locate.read_target("rpi4"))
+        return deployment.run(plan, folder, targets, store, tmp_path / "runs", Progress(quiet=True))
+
+    found = run("old")
+    assert found.exit_code == 2 and opened == []
+    assert "CONV_2D version 1 is needed, tflite-runtime 2.14 has none" in found.targets["old"].error
+    found = run("old", "new", "twin")
+    assert opened == ["new", "twin"] and found.targets["old"].exit_code == 2
+    new, twin = (found.targets[name].encoded for name in ("new", "twin"))
+    assert new == twin and new.title == "ai-edge-litert on arm"
+    assert [record.stage for record in found.stages] == ["encode"]

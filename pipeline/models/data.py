@@ -90,15 +90,34 @@ def load_file(source: Artifact, targets: str = "labels") -> Dataset:
                 f"{where}: expected a dict of {', '.join(ARRAYS)}, received {type(given).__name__}"
             )
     else:
-        try:
-            with source.path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            raise UserError(f"{where}: not an .npz file of plain arrays: {error}") from None
+        arrays = _arrays(source.path)
     if targets == "inputs":
         own = {key: array for key, array in arrays.items() if not key.startswith("y_")}
         arrays = own | {f"y{key[1:]}": array for key, array in own.items() if key.startswith("x_")}
     return _checked(arrays, tuple(str(label) for label in arrays.get("labels", ())), where)
+
+
+def load_training_inputs(path: Path) -> Samples:
+    """The training inputs alone of an .npz file, `x_train` or of several `x_train/NAME`. Raises `UserError`."""
+    arrays, key = _arrays(path), "x_train"
+    if at_key(key, arrays) is None:
+        raise UserError(
+            f"{path}: expected the array {key}, of a model of several inputs each as {key}/NAME;"
+            f" received: {', '.join(arrays) or 'none'}"
+        )
+    found = _numbers(str(path), key, arrays)
+    if not len(found) or any(array.ndim < 2 for array in by_name(found).values()):
+        received = ", ".join(f"{name} {array.shape}" for name, array in keyed(key, found).items())
+        raise UserError(f"{path}: expected {key} (n, ...) with n > 0, received {received}")
+    return _clean(str(path), key, found)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile, TypeError) as error:
+        raise UserError(f"{path}: not an .npz file of plain arrays: {error}") from None
 
 
 def load(path: Path) -> Dataset:
@@ -158,9 +177,7 @@ def _checked(arrays: Mapping[str, Any], labels: tuple[str, ...], where: str) -> 
                 f"{where}: expected x_{part} (n, ...) and y_{part} with the same n > 0,"
                 f" received {', '.join(received)}"
             )
-        made[f"x_{part}"] = each(_floats_in_32_bits, x)
-        if not all(np.isfinite(array).all() for array in by_name(made[f"x_{part}"]).values()):
-            raise UserError(f"{where}: x_{part} holds values that are not finite; clean them first")
+        made[f"x_{part}"] = _clean(where, f"x_{part}", x)
     train, test = shapes(made["x_train"]), shapes(made["x_test"])
     if any(train[name] != test[name] for name in {*train} & {*test}):
         raise UserError(
@@ -187,6 +204,13 @@ def _numbers(where: str, key: str, flat: Mapping[str, Any]) -> Samples:
         return _samples(key, arrays)
     except ValueError as error:
         raise UserError(f"{where}: {key}: {error}") from None
+
+
+def _clean(where: str, key: str, x: Samples) -> Samples:
+    found = each(_floats_in_32_bits, x)
+    if not all(np.isfinite(array).all() for array in by_name(found).values()):
+        raise UserError(f"{where}: {key} holds values that are not finite; clean them first")
+    return found
 
 
 def _floats_in_32_bits(x: np.ndarray) -> np.ndarray:

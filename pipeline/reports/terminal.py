@@ -131,6 +131,9 @@ def _below(target: TargetResult) -> list[RenderableType]:
     ]
     if target.validity is not None and target.validity.state != "valid":
         lines += [f"measurement {target.validity.state}: {reason}" for reason in target.validity.reasons]
+    if target.encoded is not None and target.encoded.rewrites:
+        done = ", ".join(f"{name} ({count})" for name, count in target.encoded.rewrites.items())
+        lines.append(f"exact rewrites: {done}; {target.encoded.rewrites_reason}")
     if target.winner is not None:
         lines.append(f"* winner: {target.winner.variant}")
     if target.installed is not None:

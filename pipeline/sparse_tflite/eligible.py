@@ -8,7 +8,9 @@ from typing import Literal
 from pipeline.sparse_tflite import rewrites, runtimes
 from pipeline.sparse_tflite.decide import choose
 from pipeline.sparse_tflite.operators import read_graphs
+from pipeline.sparse_tflite.runtimes import Runtime
 from pipeline.sparse_tflite.suited import Suit, unwell
+from targets.cores import Core
 
 NOTHING = "none would make more weights run sparse"
 
@@ -36,16 +38,16 @@ def make_eligible(
     if wanted != "auto":
         content, counts = rewrites.rewrite(dense, wanted, name)
         return Rewritten(content, _applied(counts), "the plan asks for them")
-    if suit is None:
+    if suit is None or suit[1] is None:
         return Rewritten(dense, {}, "the runtime and the kind of core are not known")
+    runtime, core = runtimes.load(suit[0]), suit[1]
     content, counts = rewrites.rewrite(dense, None, name)
     if not any(counts.values()):
         return Rewritten(dense, {}, NOTHING)
-    before, after = (_running_sparse(each, suit, name) for each in (dense, content))
+    before, after = (_running_sparse(each, runtime, core, name) for each in (dense, content))
     if after <= before:
         return Rewritten(dense, {}, NOTHING)
-    runtime = runtimes.load(suit[0])
-    if len(unwell(content, runtime, suit[1], name)) > len(unwell(dense, runtime, suit[1], name)):
+    if len(unwell(content, runtime, core, name)) > len(unwell(dense, runtime, core, name)):
         return Rewritten(dense, {}, "with them an operator would be wrong or not load")
     told = f"{after:,} weights then run sparse, {before:,} without them"
     return Rewritten(content, _applied(counts), told)
@@ -55,10 +57,10 @@ def _applied(counts: dict[str, int]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def _running_sparse(content: bytes, suit: Suit, name: str) -> int:
+def _running_sparse(content: bytes, runtime: Runtime, core: Core, name: str) -> int:
     """How many weights run sparse when each operator is stored as is best for it."""
     graphs = read_graphs(content, name)
-    best = choose(graphs, runtimes.load(suit[0]), suit[1])
+    best = choose(graphs, runtime, core)
     sizes = {
         (at, operator.weights.number): operator.weights.size
         for at, graph in enumerate(graphs)

@@ -1,4 +1,4 @@
-"""A float .tflite file that stands where a Keras model would: taken as it is, and run by the host's interpreter."""
+"""A .tflite file that stands where a Keras model would: taken as it is, and run by the host's interpreter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from pipeline.sparse_tflite.schema import schema
 from pipeline.sparse_tflite.signature import check_batch_one, read_signature
 
-# Quantised files take other types, and their scales would have to be applied to the samples.
+# What samples may be; of a quantised file they are the real numbers that its whole ones stand for.
 TAKEN = ("float32", "int32", "int64", "bool")
 
 
@@ -34,7 +34,10 @@ class FloatModel:
 
 
 def read_float_model(path: Path) -> FloatModel:
-    """Read a file of batch 1 that takes float32 or whole numbers. Raises `UserError` for any other."""
+    """Read a file of batch 1 that takes float32, whole numbers, or int8 or uint8 with a scale.
+
+    Raises `UserError` for any other.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -42,12 +45,13 @@ def read_float_model(path: Path) -> FloatModel:
     signature = read_signature(content, str(path))
     check_batch_one(signature, str(path))
     for tensor in signature.inputs:
-        if tensor.dtype not in TAKEN:
+        if tensor.taken not in TAKEN:
             raise UserError(
-                f"{path}: expected inputs of the types {', '.join(TAKEN)}, received {tensor.dtype} at {tensor.name}"
+                f"{path}: expected inputs of the types {', '.join(TAKEN)}, or int8 or uint8 with a scale;"
+                f" received {tensor.dtype} at {tensor.name}"
             )
     inputs, outputs = (
-        tuple(Port(tensor.name, tensor.shape[1:], tensor.dtype, "") for tensor in tensors)
+        tuple(Port(tensor.name, tensor.shape[1:], tensor.taken, "") for tensor in tensors)
         for tensors in (signature.inputs, signature.outputs)
     )
     return FloatModel(content, inputs, outputs, _parameters(content, str(path)))

@@ -29,7 +29,7 @@ def quantisation(tensor: Any) -> tuple[float | None, int | None]:
     """Scale and zero point of a tensor that has one of each; None of any other."""
     found = tensor.quantization
     scales = None if found is None else found.scale
-    if scales is None or len(scales) != 1:
+    if scales is None or len(scales) != 1 or not 0 < scales[0] < np.inf:
         return None, None
     points = found.zeroPoint
     return float(scales[0]), int(points[0]) if points is not None and len(points) else 0

@@ -11,6 +11,9 @@ from pipeline.sparse_tflite.flatbuffer import damage_is_told, read_model
 from pipeline.sparse_tflite.quantum import quantisation
 from pipeline.sparse_tflite.schema import schema
 
+# Of these types are the inputs and outputs that stand for real numbers.
+BYTES = ("int8", "uint8")
+
 
 class TensorSignature(BaseModel):
     """An input or output: its name, its shape with the batch, its type as numpy names it; of whole numbers that stand
@@ -67,11 +70,12 @@ def _tensor(tensor: Any) -> TensorSignature:
     kinds = {
         value: kind.lower() for kind, value in vars(schema().TensorType).items() if not kind.startswith("_")
     }
-    scale, zero_point = quantisation(tensor)
+    dtype = kinds[tensor.type]
+    scale, zero_point = quantisation(tensor) if dtype in BYTES else (None, None)
     return TensorSignature(
         name=tensor.name.decode(),
         shape=tuple(int(size) for size in tensor.shape),
-        dtype=kinds[tensor.type],
+        dtype=dtype,
         scale=scale,
         zero_point=zero_point,
     )

@@ -18,8 +18,8 @@ from pipeline.sparse_tflite.runtimes import Runtime
 from pipeline.sparse_tflite.weights import Key, Reader
 from targets.cores import Core
 
-# A runtime by its name, and a kind of core.
-Suit = tuple[str, Core]
+# A runtime by its name, and a kind of core; None where nobody knows it.
+Suit = tuple[str, Core | None]
 
 
 def make_suited(

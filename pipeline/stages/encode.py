@@ -96,16 +96,18 @@ def make_twins(
 ) -> Twins:
     """A dense file with the rewrites that help, its sparse twin, and the report of rewrites, encodings and agreement.
 
-    The weights are stored as it suits a runtime and a core, or else as all runtimes read them. Agreement is on
+    The weights are stored as it suits a runtime and a core, or where one is not known as all runtimes read them;
+    operators are looked for in any runtime that is known. Agreement is on
     `samples` of the inputs. Raises `Disagreement` when answers differ by more than the limit on this machine.
     """
     rewritten = make_eligible(dense, wanted, suit, NAME)
     if rewritten.content != dense:
         _check_rewritten(dense, rewritten, samples, precision)
-    if suit is None:
+    if suit is None or suit[1] is None:
         sparse, decisions = make_sparse(rewritten.content)
     else:
         sparse, decisions = make_suited(rewritten.content, runtimes.load(suit[0]), suit[1])
+    if suit is not None:
         refuse_missing(rewritten.content, NAME, suit)
         refuse_missing(sparse, NAME, suit)
     agreement = _agreement(rewritten.content, sparse, samples, precision)
