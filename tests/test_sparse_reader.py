@@ -12,14 +12,21 @@ import pytest
 
 from benchmarks._mutations import healthy_files, mutant, reading
 from pipeline.errors import UserError
+from pipeline.models.samples import by_name
+from pipeline.sparse_tflite import runtimes
 from pipeline.sparse_tflite.encode import why_not
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.fully_connected import make_sparse
+from pipeline.sparse_tflite.host_interpreter import answers_on_host
+from pipeline.sparse_tflite.lint import lint
 from pipeline.sparse_tflite.random_inputs import random_inputs
+from pipeline.sparse_tflite.rewrites import rewrite
 from pipeline.sparse_tflite.schema import schema
+from pipeline.sparse_tflite.suited import make_suited
 from pipeline.sparse_tflite.weights import weights_of
 
 MUTANTS = 200
+LITERT = runtimes.load("ai-edge-litert")
 
 
 def test_mutated_files_are_read_or_refused() -> None:
@@ -184,6 +191,17 @@ def test_metadata_of_the_old_form_is_kept() -> None:
 
     kept = read_model(make_sparse(changed(noted))[0], "kept")
     assert bytes(kept.buffers[kept.metadataBuffer[0]].data) == bytes(range(7))
+
+
+def test_a_file_of_two_graphs_comes_through_every_path_and_answers_the_same() -> None:
+    content = healthy_files()[4]
+    made = [make_suited(content, LITERT, "arm")[0], rewrite(content)[0]]
+    expected, *found = map(by_name, answers_on_host([content, *made], random_inputs(content, "x.tflite")))
+    assert {each.operator for graph in lint(content, "x.tflite", LITERT, "arm").graphs for each in graph} >= {
+        "IF"
+    }
+    for answers in found:
+        assert all(np.array_equal(answers[name], expected[name]) for name in expected)
 
 
 def test_custom_operators_and_control_flow_pass_with_the_reason() -> None:
