@@ -27,6 +27,7 @@ from targets.target import TargetBase, connect
 from targets.transports import Transport
 
 SENT = ("agents", "bundles", "objects")
+CUT_AFTER_BYTES = 1 << 20
 CUT_BYTES = (32 << 20, 256 << 20)
 _SHORT_S = 60.0
 
@@ -108,11 +109,13 @@ def _installed(trial: Trial) -> str:
 def _prediction(trial: Trial) -> str:
     """What lint says of the installed file, beside what the device made of it."""
     told = trial.told
-    core = commands.core_of(trial.name, trial.target)
     with tempfile.TemporaryDirectory() as folder, open_device(trial.name, trial.target) as device:
+        core = trial.target.core or device.probe.core
+        if core is None:
+            return "not asked: the kind of its cores is not known"
         copy = Path(folder, "model.tflite")
         device.fetch(f"{trial.target.install_path}/current/model.tflite", copy)
-        report = lint(copy.read_bytes(), "the installed file", runtimes.load(told.runtime or ""), core)  # type: ignore[arg-type]
+        report = lint(copy.read_bytes(), "the installed file", runtimes.load(told.runtime or ""), core)
     agreed = told.agreement is not None and told.agreement.agrees
     if bool(report.bad) == agreed:
         raise TargetError(
@@ -165,7 +168,7 @@ def _cut(trial: Trial) -> str:
         if not found or found["sha256"] != digest:
             raise TargetError("after a cut the file did not arrive whole", "please report this")
         if arrived is not None:
-            return f"cut after {arrived / 1e6:.0f} of {size / 1e6:.0f} MB; the next push brought it whole"
+            return f"cut after {arrived / 1e6:.1f} of {size / 1e6:.0f} MB; the next push brought it whole"
     raise TargetError(f"{size / 1e6:.0f} MB were sent before the connection could be cut")
 
 
@@ -186,7 +189,7 @@ def _push_and_cut(trial: Trial, digest: str, path: Path) -> int | None:
         pushing = threading.Thread(target=push)
         pushing.start()
         deadline = time.monotonic() + _SHORT_S
-        while pushing.is_alive() and arrived == before and time.monotonic() < deadline:
+        while pushing.is_alive() and arrived < before + CUT_AFTER_BYTES and time.monotonic() < deadline:
             arrived = _used(watcher, objects)
         transport.close()
         pushing.join()

@@ -212,14 +212,14 @@ def lint(model: Path, target: str, runtime: str, core: str) -> LintReport:
 def rewrite(model: Path, out: Path, only: Sequence[str], progress: Progress) -> dict[str, Any]:
     """Write `out`, the model with exact rewrites; compared with the model on random inputs. Returns what was done."""
     from pipeline.measurement.agreement import compare_all
-    from pipeline.sparse_tflite.keras_conversion import outputs_on_host
+    from pipeline.sparse_tflite.host_interpreter import answers_on_host
 
     _check_ending(out, ".tflite")
     content = _read_tflite(model)
     rewritten, done = rewrites.rewrite(content, only or None, str(model))
     with progress.step("compare"):
         samples = random_inputs(content, str(model))
-        before, after = (by_name(outputs_on_host(each, samples)) for each in (content, rewritten))
+        before, after = map(by_name, answers_on_host([content, rewritten], samples))
         agreement = compare_all(before, after)
     if not agreement.agrees:
         raise Disagreement(

@@ -98,7 +98,7 @@ def _met(
         finally:
             transport.close()
         say(newcomer.probe.sentence)
-    about = {"description": newcomer.model, "core": newcomer.core, "runtime": newcomer.runtime}
+    about = {"description": newcomer.model, "core": newcomer.probe.core, "runtime": newcomer.runtime}
     return describe(name, options, newcomer), {**about, "host_key": options.host_key}
 
 

@@ -6,8 +6,6 @@ import json
 import re
 from dataclasses import dataclass
 
-from targets import cores
-from targets.cores import Core
 from targets.errors import TargetError
 from targets.probe import Probe, probe
 from targets.provisioning.runtimes import choose
@@ -57,7 +55,6 @@ class Newcomer:
 
     model: str
     probe: Probe
-    core: Core | None
     runtime: str
     reason: str
 
@@ -68,9 +65,8 @@ def meet(transport: Transport, python: str = "python3") -> Newcomer:
     told = _read(transport, *_MODELS, "/proc/cpuinfo")
     named = re.findall(r"^Model\s*:(.*)$", told[-1], re.MULTILINE)
     model = next((line for text in [*told[: len(_MODELS)], *named] if (line := _printable(text))), "")
-    core = _core(found, told[-1])
-    runtime, reason = _runtime(found, core)
-    return Newcomer(model or f"{found.architecture} {found.system}", found, core, runtime, reason)
+    runtime, reason = _runtime(found)
+    return Newcomer(model or f"{found.architecture} {found.system}", found, runtime, reason)
 
 
 def _read(transport: Transport, *paths: str) -> list[str]:
@@ -88,22 +84,13 @@ def _printable(text: str) -> str:
     return " ".join(re.sub(r"[^\x20-\x7e]", " ", text).split())[:80]
 
 
-def _core(found: Probe, cpuinfo: str) -> Core | None:
-    """The kind of the device's cores; None where it is no kind we know."""
-    if found.architecture == "x86_64":
-        return "x86"
-    if found.architecture not in ("aarch64", "armv7l"):
-        return None
-    return "arm-fp16" if cores.HALF_PRECISION in cpuinfo.split() else "arm"
-
-
-def _runtime(found: Probe, core: Core | None) -> tuple[str, str]:
+def _runtime(found: Probe) -> tuple[str, str]:
     """ai-edge-litert where it fits: its sparse kernels run on all Arm cores, tflite-runtime's only on arm-fp16."""
     try:
         name = choose("ai-edge-litert", found).name
     except TargetError as misfit:
         name = choose("tflite-runtime", found).name
-        lost = "" if core == "arm-fp16" else "; its convolutions never run sparse on such cores"
+        lost = "" if found.core == "arm-fp16" else "; its convolutions never run sparse on such cores"
         return name, f"{misfit.message.rpartition(': ')[2]}: so tflite-runtime{lost}"
     return name, "the newer one, whose sparse kernels run on every Arm core"
 
@@ -123,7 +110,7 @@ def describe(name: str, options: Options, newcomer: Newcomer) -> str:
         else 'the host certificate is checked; or pin a key: "ssh-ed25519 AAAA..."',
         host_key=json.dumps(options.host_key),
         proxy_jump=json.dumps(options.proxy_jump),
-        core=newcomer.core or "null",
+        core=newcomer.probe.core or "null",
         emulated=json.dumps(EMULATED in newcomer.model),
         reason=newcomer.reason,
         runtime=newcomer.runtime,

@@ -31,7 +31,7 @@ def free_port() -> int:
 
 @contextmanager
 def loopback_sshd(
-    folder: Path, *settings: str, only: str = "publickey", sftp: bool = True
+    folder: Path, *settings: str, sftp: bool = True, only: str = "publickey"
 ) -> Iterator[ssh.Options]:
     """Start sshd with its files in `folder` and yield how to log in; end it with the block.
 
@@ -81,7 +81,9 @@ def loopback_sshd(
 
 
 def _make_privilege_separation_folder() -> None:
-    """A server of root's insists on /run/sshd at every login, which its package makes at boot only. It stays: servers
-    of tests that run beside these need it, too."""
+    """A server of root's insists on /run/sshd, which its package makes at boot only.
+
+    It stays: other tests' servers, in other processes, need it for each connection.
+    """
     if os.geteuid() == 0:
         _PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)

@@ -12,7 +12,7 @@ from pipeline.artifacts import folder_digest
 from pipeline.errors import UserError
 from pipeline.models.load import parse_source
 from pipeline.progress import Progress
-from pipeline.sparse_tflite.keras_conversion import outputs_on_host
+from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from tests.models_for_tests import write_dense_model
 from tests.workspace import Workspace
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pipeline.measurement.agreement import LIMITS, compare
 from pipeline.sparse_tflite.flatbuffer import read_model
-from pipeline.sparse_tflite.keras_conversion import outputs_on_host, to_tflite
+from pipeline.sparse_tflite.host_interpreter import outputs_on_host
+from pipeline.sparse_tflite.keras_conversion import to_tflite
 from pipeline.sparse_tflite.precision import Io, Precision
 from pipeline.sparse_tflite.quantum import dequantised, output_quantum, quantised
 from pipeline.sparse_tflite.random_inputs import random_inputs

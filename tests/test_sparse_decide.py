@@ -6,12 +6,13 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from pipeline.errors import UserError
 from pipeline.sparse_tflite import runtimes
 from pipeline.sparse_tflite.decide import BAD, Decision, choose, decide, gate
 from pipeline.sparse_tflite.encode import encode, stored_as
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.fully_connected import make_sparse
-from pipeline.sparse_tflite.keras_conversion import outputs_on_host
+from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from pipeline.sparse_tflite.lint import lint
 from pipeline.sparse_tflite.operators import Graph, Operator, read_graphs, view
 from pipeline.sparse_tflite.runtimes import Runtime
@@ -91,6 +92,32 @@ def test_blocks_in_other_precisions(
 def test_weights_behind_densify(runtime: Runtime, kinds: tuple[str, str], outcome: str) -> None:
     kind = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT8": np.int8}[kinds[1]]
     assert as_stored(matrix_file(pruned(kind), kinds, at="densify"), runtime).outcome == outcome
+
+
+@pytest.mark.parametrize("at", ["direct", "densify"])
+def test_sparse_weights_without_a_value_do_not_load(at: str) -> None:
+    """TensorFlow's sparse conversion writes such files, of layers that hold nothing but zeros."""
+    model = read_model(matrix_file(pruned(), at=at), "nothing")
+    model.buffers[1].data = None
+    found = lint(write_model(model), "nothing", LITERT, "arm")
+    assert [(each.outcome, each.remedy) for each in found.bad] == [
+        ("does not load", "store the weights densely")
+    ]
+    with pytest.raises(UserError, match="cannot run"):
+        outputs_on_host(write_model(model), np.ones((1, 64), np.float32))
+
+
+def test_blocks_that_do_not_fill_a_row_are_wrong() -> None:
+    """TensorFlow's sparse conversion writes them: of 6 inputs, a block of 4, and nothing of the others."""
+    model = read_model(matrix_file(np.ones((4, 4), np.float32), version=8), "cut")
+    model.subgraphs[0].tensors[1] = (
+        read_model(blocked(np.ones((4, 4), np.float32), 4), "4").subgraphs[0].tensors[1]
+    )
+    for number in (0, 1):
+        model.subgraphs[0].tensors[number].shape = (1 if number == 0 else 4, 6)
+    (found,) = lint(write_model(model), "cut", LITERT, "arm").bad
+    assert (found.outcome, found.encoding) == ("would be wrong", "fc_1x4")
+    assert "do not fill rows of 6" in found.reason
 
 
 def test_a_version_that_the_runtime_lacks_is_named_with_the_remedy() -> None:

@@ -12,7 +12,7 @@ from benchmarks._sparse_files import convert, samples
 from pipeline.sparse_tflite.encode import DIRECT_VERSION, ENCODINGS, OVERHEAD, encode, why_not
 from pipeline.sparse_tflite.encoding import Layout, Level, SparseTensor, decode
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
-from pipeline.sparse_tflite.keras_conversion import outputs_on_host
+from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from pipeline.sparse_tflite.schema import schema
 from pipeline.sparse_tflite.weights import operator_name, values_of, weights_of
 

@@ -14,7 +14,7 @@ from pipeline.progress import Progress
 from pipeline.sparse_tflite import runtimes
 from pipeline.sparse_tflite.decide import choose
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
-from pipeline.sparse_tflite.keras_conversion import outputs_on_host
+from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from pipeline.sparse_tflite.operators import read_graphs
 from pipeline.sparse_tflite.rewrites import load, names, rewrite
 from tests.sparse_networks import depthwise, network, sparse_file, tensorflow_file

@@ -15,7 +15,7 @@ from pipeline.progress import Progress
 from pipeline.sparse_tflite import rewrites, runtimes, suited
 from pipeline.sparse_tflite.decide import Decision
 from pipeline.sparse_tflite.eligible import Rewritten, make_eligible
-from pipeline.sparse_tflite.keras_conversion import outputs_on_host
+from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from pipeline.sparse_tflite.lint import lint
 from pipeline.sparse_tflite.suited import make_suited
 from pipeline.stages import encode

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline import commands_targets, locate
+from pipeline import acceptance, commands_targets, locate
 from pipeline.errors import UserError
+from pipeline.progress import Progress
 from targets import checkup, questions
 from targets.checkup import Finding, check_up
 from targets.errors import TargetError
@@ -181,6 +183,41 @@ def test_what_is_wrong_is_named_and_what_needs_it_is_not_asked(
     assert "MB free" in findings(server)["workdir"].answer
 
 
+# --- is all true that is promised of it
+
+
+def trial(found: TargetBase) -> acceptance.Trial:
+    plan, folder = locate.read_plan("pipeline.yaml")
+    return acceptance.Trial("board", found, plan, folder, Progress(quiet=True))
+
+
+def test_a_device_that_is_not_fit_is_not_tried(server: ssh.Options) -> None:
+    found = acceptance.run(trial(target(server, python="no-such-python")))
+    assert [each.what for each in found if not each.ok] == ["python"] and "deploy" not in [
+        each.what for each in found
+    ]
+
+
+def test_promises_that_need_no_model(
+    server: ssh.Options, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptance, "CUT_BYTES", (32 << 20,))
+    tried = trial(target(server, workdir=str(tmp_path / "w"), python=sys.executable))
+    assert acceptance._wrong_key(tried) == "refused, as it must be"
+    assert "the next push brought it whole" in acceptance._cut(tried)
+    assert acceptance._nothing_left(tried)
+    assert not [path for path in (tmp_path / "w" / "objects").iterdir() if path.is_file()]
+
+
+def test_an_exception_is_no_pass(server: ssh.Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(tried: acceptance.Trial) -> str:
+        raise TargetError("it broke", "mend it")
+
+    monkeypatch.setattr(acceptance, "STEPS", (("first", False, fail), ("second", True, fail)))
+    found = acceptance.run(trial(target(server)))
+    assert [(each.what, each.ok, each.remedy) for each in found[-1:]] == [("first", False, "mend it")]
+
+
 def test_the_command_ends_with_3_when_the_device_is_not_fit(tmp_path: Path, home: Path) -> None:
     workspace = Workspace(tmp_path, home)
     (tmp_path / "targets").mkdir()
@@ -190,4 +227,3 @@ def test_the_command_ends_with_3_when_the_device_is_not_fit(tmp_path: Path, home
     assert ended.code == 3
     said = " ".join(ended.out.split())
     assert "FAILED" in said and "refused the connection" in said and "switch it on" in said
-    assert workspace.run("targets", "check", "away", "--json").json["ok"] is False

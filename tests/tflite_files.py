@@ -68,3 +68,24 @@ def blocked(matrix: np.ndarray, block: int, **options: Any) -> bytes:
     tensor = model.subgraphs[0].tensors[1]
     tensor.sparsity = _sparsity(*matrix.shape, block)
     return write_model(model)
+
+
+def endless_file() -> bytes:
+    """A file whose only operator, an IF, runs the graph that it stands in."""
+    tables = schema()
+    model, graph, operator = tables.ModelT(), tables.SubGraphT(), tables.OperatorT()
+    graph.tensors = [tables.TensorT() for _ in range(3)]
+    for tensor, (name, kind) in zip(
+        graph.tensors, (("given", "FLOAT32"), ("always", "BOOL"), ("found", "FLOAT32")), strict=True
+    ):
+        tensor.name, tensor.shape, tensor.type = name, [1], getattr(tables.TensorType, kind)
+    model.version, model.buffers = 3, [tables.BufferT(), tables.BufferT()]
+    model.buffers[1].data, graph.tensors[1].buffer = np.ones(1, np.uint8), 1
+    graph.inputs, graph.outputs, graph.operators = [0], [2], [operator]
+    operator.inputs, operator.outputs = [1, 0], [2]
+    operator.builtinOptionsType, operator.builtinOptions = (
+        tables.BuiltinOptions.IfOptions,
+        tables.IfOptionsT(),
+    )
+    model.subgraphs, model.operatorCodes = [graph], [operator_code("IF", 1)]
+    return write_model(model)

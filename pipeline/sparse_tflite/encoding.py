@@ -82,7 +82,10 @@ def encode(tensor: Array, layout: Layout) -> SparseTensor:
     was never given.
     """
     arranged = _arranged(tensor, layout)
-    used: Array = np.any(arranged != 0, axis=-1)
+    # One step a value of the block: numpy reduces a short last axis slowly.
+    used = arranged[..., 0] != 0
+    for at in range(1, layout.block_size):
+        used = used | (arranged[..., at] != 0)
     used.flat[0] |= not used.any()
     nodes = np.zeros(1, np.int64)
     levels: list[Level | None] = []
@@ -90,7 +93,7 @@ def encode(tensor: Array, layout: Layout) -> SparseTensor:
         children = nodes[:, None] * size + np.arange(size)
         if is_sparse:
             below = used.reshape(int(np.prod(used.shape[:depth])), -1)
-            stored = np.asarray(below.any(axis=1))[children]
+            stored = np.asarray(below.any(axis=1) if below.shape[1] > 1 else below[:, 0])[children]
             segments = np.concatenate([[0], np.cumsum(stored.sum(axis=1))])
             levels.append(Level(_smallest(segments), _smallest(np.nonzero(stored)[1])))
             nodes = children[stored]

@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.sparse_tflite.bounded import BoundedBytes
 from pipeline.sparse_tflite.references import settle
 from pipeline.sparse_tflite.schema import schema
+from pipeline.sparse_tflite.tables import vector
 
 IDENTIFIER = b"TFL3"
 ALIGNMENT = 16
@@ -29,9 +30,12 @@ def read_model(content: bytes, name: str) -> Any:
     with damage_is_told(name):
         model = schema().ModelT.InitFromPackedBuf(BoundedBytes(content), 0)
         settle(model)
-    if any(getattr(buffer, "offset", 0) > 1 for buffer in model.buffers):
+    outside = [buffer.offset for buffer in model.buffers]
+    outside += [each.largeCustomOptionsOffset for graph in model.subgraphs for each in graph.operators]
+    # 1 stands for a place that was never filled in.
+    if max(outside, default=0) > 1 or vector(model.externalBuffers) or vector(model.externalBufferGroups):
         raise UserError(
-            f"{name}: keeps constants outside the flatbuffer (larger than 2 GB); expected all inside"
+            f"{name}: keeps constants outside the flatbuffer, as files larger than 2 GB do; expected all inside"
         )
     return model
 

@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.models.ports import Port
 from pipeline.models.samples import Samples
 from pipeline.sparse_tflite.flatbuffer import damage_is_told, read_model
-from pipeline.sparse_tflite.keras_conversion import outputs_on_host
+from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from pipeline.sparse_tflite.schema import schema
 from pipeline.sparse_tflite.signature import check_batch_one, read_signature
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.sparse_tflite.encode import OVERHEAD, encode, stored_as, why_not
 from pipeline.sparse_tflite.flatbuffer import damage_is_told, read_model, write_model
+from pipeline.sparse_tflite.tables import numbers
 from pipeline.sparse_tflite.weights import Key, Reader, values_of, weights_of
 
 # Of a tensor, what reads it and its values where a sparse form of them is known: the encoding, its bytes, and why.
@@ -98,9 +99,9 @@ def _stay_dense(decision: EncodingDecision, reason: str) -> EncodingDecision:
 
 
 def _drop_unused_data(model: Any) -> None:
-    """Empty the buffers that no tensor and no metadata refers to any more; buffer 0 is empty by convention."""
+    """Empty the buffers that neither a tensor nor metadata, in its old form or the new, refers to any more."""
     used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
-    used |= {entry.buffer for entry in model.metadata or []}
+    used |= {entry.buffer for entry in model.metadata or []} | set(numbers(model.metadataBuffer))
     for index, buffer in enumerate(model.buffers):
         if index not in used:
             buffer.data = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,9 @@ import numpy as np
 from pipeline.errors import UserError
 from pipeline.models.ports import Port, as_inputs, input_ports, output_names, output_ports
 from pipeline.models.quiet import keras_module, quiet
-from pipeline.models.samples import Samples, in_order, of_names
+from pipeline.models.samples import Samples, in_order
 from pipeline.sparse_tflite.port_names import with_port_names
 from pipeline.sparse_tflite.precision import Io, Precision, configure
-from pipeline.sparse_tflite.quantum import dequantised, quantised
 
 
 def to_tflite(
@@ -79,53 +77,3 @@ def _samples_by_name(
         }
         for number in range(len(samples))
     ]
-
-
-def outputs_on_host(content: bytes, inputs: Samples) -> Samples:
-    """The answers of TensorFlow's own interpreter on this machine, inputs (n, ...) one at a time.
-
-    Several inputs and outputs go by the names of their tensors; where these are whole numbers that stand for real ones,
-    the real ones go in and come out. Raises `UserError` when it cannot run the file.
-    """
-    import tensorflow as tf
-
-    with quiet():
-        with _refusal_is_told():
-            interpreter = tf.lite.Interpreter(model_content=content)
-            interpreter.allocate_tensors()
-        sources, sinks = interpreter.get_input_details(), interpreter.get_output_details()
-        arrays = in_order(inputs, [source["name"] for source in sources])
-        answers: list[list[np.ndarray]] = [[] for _ in sinks]
-        for number in range(len(inputs)):
-            with _refusal_is_told():
-                for source, array in zip(sources, arrays, strict=True):
-                    interpreter.set_tensor(source["index"], _taken(source, array[number][None]))
-                interpreter.invoke()
-                for sink, found in zip(sinks, answers, strict=True):
-                    found.append(_given(sink, interpreter.get_tensor(sink["index"])[0].copy()))
-        return of_names([np.stack(found) for found in answers], [sink["name"] for sink in sinks])
-
-
-def _taken(source: Mapping[str, Any], array: np.ndarray) -> np.ndarray:
-    """An input in the tensor's type: whole numbers that stand for real ones are made of these."""
-    scale, zero_point = source["quantization"]
-    if scale and array.dtype.kind == "f" and np.dtype(source["dtype"]).kind in "iu":
-        return quantised(array, scale, zero_point, source["dtype"])
-    return array.astype(source["dtype"])
-
-
-def _given(sink: Mapping[str, Any], array: np.ndarray) -> np.ndarray:
-    """An output in real numbers."""
-    scale, zero_point = sink["quantization"]
-    return dequantised(array, scale, zero_point) if scale and array.dtype.kind in "iu" else array
-
-
-@contextlib.contextmanager
-def _refusal_is_told() -> Iterator[None]:
-    """What the interpreter will not do in the block is a `UserError` about the file."""
-    try:
-        yield
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"the interpreter of TensorFlow on this machine cannot run the .tflite file: {error}"
-        ) from error

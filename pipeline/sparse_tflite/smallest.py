@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,21 +29,30 @@ def smallest_layout(tensor: NDArray[Any]) -> Layout:
     counts = _counts(used)
     least, layout = _bytes(usual, tensor.shape, counts, tensor.itemsize), usual
     least = int(least * (1 - WORTH))
-    for block in (None, *itertools.product(range(tensor.ndim), BLOCKS)):
-        if block is not None:
-            at, size = block
-            if tensor.shape[at] % size:
-                continue
-            cut = used.reshape(*used.shape[:at], -1, size, *used.shape[at + 1 :]).any(axis=at + 1)
-            # However they are indexed, the blocks' values are stored.
-            if np.count_nonzero(cut) * size * tensor.itemsize >= least:
-                continue
-            counts = _counts(cut)
+    for block, cells in _blocked(used):
+        # However they are indexed, the blocks' values are stored.
+        if block is not None and np.count_nonzero(cells) * block[1] * tensor.itemsize >= least:
+            continue
+        counts = counts if block is None else _counts(cells)
         for candidate in _layouts(tensor.shape, block):
             taken = _bytes(candidate, tensor.shape, counts, tensor.itemsize)
             if taken < least:
                 least, layout = taken, candidate
     return layout
+
+
+def _blocked(used: NDArray[np.bool_]) -> Iterator[tuple[tuple[int, int] | None, NDArray[np.bool_]]]:
+    """Which cells are used, single ones and in every block that divides a dimension."""
+    yield None, used
+    for at in range(used.ndim):
+        cells = used
+        for size in BLOCKS:
+            if used.shape[at] % size:
+                break
+            # Two blocks of the size before make one, and each size is twice that.
+            before = (slice(None),) * at
+            cells = cells[(*before, slice(0, None, 2))] | cells[(*before, slice(1, None, 2))]
+            yield (at, size), cells
 
 
 def _layouts(shape: tuple[int, ...], block: tuple[int, int] | None) -> Iterator[Layout]:
@@ -62,11 +72,16 @@ def _bytes(layout: Layout, shape: tuple[int, ...], counts: Counts, itemsize: int
     for depth, (size, sparse) in enumerate(zip(layout.level_sizes(shape), layout.sparse, strict=True), 1):
         if sparse:
             stored = counts[frozenset(layout.order[:depth])]
-            taken += (nodes + 1) * index_type(stored).itemsize + stored * index_type(size - 1).itemsize
+            taken += (nodes + 1) * _index_bytes(stored) + stored * _index_bytes(size - 1)
             nodes = stored
         else:
             nodes *= size
     return taken + nodes * layout.block_size * itemsize
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _index_bytes(highest: int) -> int:
+    return index_type(highest).itemsize
 
 
 def _counts(used: NDArray[np.bool_]) -> dict[frozenset[int], int]:

@@ -106,6 +106,8 @@ def _expand(tensor: Any, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarr
     if np.prod(shape, dtype=np.int64) > MOST_ZEROS * (stored + SMALL):
         return None
     block = (blocks[0], int(metadata[rank].denseSize)) if blocks else None
+    if block and shape[block[0]] % max(block[1], 1):
+        return None
     layout = Layout(tuple(order[:rank]), tuple(each is not None for each in levels), block)
     return decode(SparseTensor(shape, layout, values, levels))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from pipeline.sparse_tflite.decide import BAD, DIRECT, Decision, choose, decide,
 from pipeline.sparse_tflite.encode import OVERHEAD, stored_as, why_not
 from pipeline.sparse_tflite.flatbuffer import damage_is_told
 from pipeline.sparse_tflite.fully_connected import Choice, EncodingDecision, make_sparse
-from pipeline.sparse_tflite.operators import read_graphs
+from pipeline.sparse_tflite.operators import Graph, read_graphs
 from pipeline.sparse_tflite.runtimes import Runtime
 from pipeline.sparse_tflite.weights import Key, Reader
 from targets.cores import Core
@@ -30,8 +31,8 @@ def make_suited(
     nothing goes behind DENSIFY, and if that is not enough, all stays dense.
     """
     with damage_is_told(name):
-        wanted = choose(read_graphs(content, name), runtime, core)
-        before = unwell(content, runtime, core, name)
+        graphs = read_graphs(content, name)
+        wanted, before = choose(graphs, runtime, core), _unwell(graphs, runtime, core)
         for densify in (True, False):
             sparse, decisions = make_sparse(content, name, _chooser(wanted, densify))
             if unwell(sparse, runtime, core, name) <= before:
@@ -77,9 +78,13 @@ def refuse_missing(content: bytes, name: str, suit: Suit) -> None:
 
 def unwell(content: bytes, runtime: Runtime, core: Core, name: str) -> set[tuple[int, str]]:
     """The operators that would be wrong or not load, by graph and by what they write."""
+    return _unwell(read_graphs(content, name), runtime, core)
+
+
+def _unwell(graphs: Sequence[Graph], runtime: Runtime, core: Core) -> set[tuple[int, str]]:
     return {
         (at, operator.title)
-        for at, graph in enumerate(read_graphs(content, name))
+        for at, graph in enumerate(graphs)
         for operator in graph.operators
         if decide(operator, runtime, core, operator.weights.encoding if operator.weights else "dense").outcome
         in BAD

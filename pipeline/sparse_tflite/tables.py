@@ -18,7 +18,8 @@ SMALL = 64
 class Tensor:
     """A tensor: `number` in its graph, `shape` as stored, `fixed` unless a size is open until the file is loaded.
 
-    `integers` are what a small constant of whole numbers holds: axes, paddings.
+    `integers` are what a small constant of whole numbers holds: axes, paddings. `sparse` ones have a layout of their
+    own; without a value they are no constant.
     """
 
     number: int
@@ -28,6 +29,7 @@ class Tensor:
     constant: bool
     fixed: bool
     integers: tuple[int, ...] | None
+    sparse: bool = False
 
     @property
     def spatial(self) -> int:
@@ -58,7 +60,7 @@ def read_tensor(model: Any, number: int, tensor: Any) -> Tensor:
     small = dtype == "int32" and 0 < data.nbytes <= SMALL
     integers = tuple(numbers(data.view("<i4"))) if small else None
     name = (tensor.name or b"").decode(errors="replace")
-    return Tensor(number, name, shape, dtype, data.nbytes > 0, fixed, integers)
+    return Tensor(number, name, shape, dtype, data.nbytes > 0, fixed, integers, tensor.sparsity is not None)
 
 
 def vector(found: Any) -> Any:

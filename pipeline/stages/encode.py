@@ -18,7 +18,7 @@ from pipeline.progress import Say
 from pipeline.sparse_tflite import rewrites, runtimes
 from pipeline.sparse_tflite.eligible import Rewritten, make_eligible
 from pipeline.sparse_tflite.fully_connected import make_sparse
-from pipeline.sparse_tflite.keras_conversion import outputs_on_host
+from pipeline.sparse_tflite.host_interpreter import answers_on_host
 from pipeline.sparse_tflite.precision import Precision
 from pipeline.sparse_tflite.quantum import output_quantum
 from pipeline.sparse_tflite.random_inputs import random_inputs
@@ -134,5 +134,5 @@ def _check_rewritten(dense: bytes, rewritten: Rewritten, samples: Samples, preci
 
 
 def _agreement(one: bytes, other: bytes, samples: Samples, precision: Precision) -> Agreement:
-    ours, theirs = (by_name(outputs_on_host(content, samples)) for content in (one, other))
+    ours, theirs = map(by_name, answers_on_host([one, other], samples))
     return compare_all(ours, theirs, precision, output_quantum(one, NAME))
