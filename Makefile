@@ -31,7 +31,7 @@ test-devices: .venv/ready-to-test  ## the tests on emulated devices
 check: .venv/ready-to-test   ## ruff, mypy --strict, and the tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(MAKE) test
 
-bench: .venv/ready           ## the figures we claim: SUITE=spine
+bench: .venv/ready-to-test   ## the figures we claim: SUITE=spine
 	@$(BIN)/python -m benchmarks $(SUITE)
 
 clean:                       ## remove the environment and what tools left; the runs and what is installed stay

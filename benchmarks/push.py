@@ -1,19 +1,21 @@
 """10,000 pushes broken at a random byte: nothing corrupt, every next run heals. And how fast a push is that is not.
 
 300 of them over a real SSH server, the others through pipes into the agent's own code, each in a process that is cut
-off, killed, or finds its disk full. Needs openssh-server.
+off, killed, or finds its disk full. Needs openssh-server. Resumable: what became of thirty is kept in the state folder,
+under the digest of the code it was made by.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._broken_pushes import Account, break_in_process, break_over_ssh, small_disk
+from benchmarks._remembered import code, remembered
 from targets.device import Device, open_device
 from targets.target import target_model
 from targets.transports import ssh
@@ -28,6 +31,7 @@ from tests.loopback_sshd import loopback_sshd
 
 IN_PROCESS, OVER_SSH = 9_700, 300
 FAULTS_A_FILE = 3
+AT_ONCE = 30
 RESENT_BYTES = 1 << 20
 COLD_BYTES = 100_000_000
 COLD_SHARE = 0.9
@@ -39,9 +43,10 @@ def run() -> list[str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "server").mkdir()
-        account = _in_process()
+        made_by = code("benchmarks", "device_agents", "targets")
+        account = _in_process(made_by)
         with loopback_sshd(folder / "server") as options:
-            account.add(_over_ssh(options, folder))
+            account.add(_over_ssh(options, folder, made_by))
             scp, push = _speeds(options, folder)
             unchanged = _unchanged(options, folder)
     table = Table("", "", title="pushes")
@@ -66,25 +71,40 @@ def run() -> list[str]:
     return missed
 
 
-def _in_process() -> Account:
+def _in_process(made_by: str) -> Account:
     account = Account()
     # A disk in memory: ten thousand times to wait for a real one is not what is tried here.
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        for seed in range(-(-IN_PROCESS // FAULTS_A_FILE)):
-            account.add(break_in_process(seed, Path(folder)))
+    files = -(-IN_PROCESS // FAULTS_A_FILE)
+    for first in range(0, files, AT_ONCE):
+        seeds = range(first, min(files, first + AT_ONCE))
+        with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+            one = functools.partial(break_in_process, folder=Path(folder))
+            account.add(_remembered(f"{made_by} in process {seeds}", seeds, one))
     return account
 
 
-def _over_ssh(options: ssh.Options, folder: Path) -> Account:
+def _over_ssh(options: ssh.Options, folder: Path, made_by: str) -> Account:
     account = Account()
     with small_disk(folder / "disk", 64) as small:
         connect = functools.partial(connected, options, folder / "disk" / "work dir")
-        for seed in range(OVER_SSH):
+        for first in range(0, OVER_SSH, AT_ONCE):
             # Without a disk of its own to fill, that third of the faults is left out.
-            if small or seed % FAULTS_A_FILE != FAULTS_A_FILE - 1:
-                account.add(break_over_ssh(seed, connect, folder))
+            numbers = range(first, min(OVER_SSH, first + AT_ONCE))
+            seeds = [each for each in numbers if small or each % FAULTS_A_FILE != FAULTS_A_FILE - 1]
+            one = functools.partial(break_over_ssh, connect=connect, host=folder)
+            account.add(_remembered(f"{made_by} over ssh {numbers} {small}", seeds, one))
     return account
+
+
+def _remembered(key: str, seeds: Iterable[int], one: Callable[[int], Account]) -> Account:
+    def found() -> dict[str, Any]:
+        account = Account()
+        for seed in seeds:
+            account.add(one(seed))
+        return dataclasses.asdict(account)
+
+    return Account(**remembered("push", key, found))
 
 
 @contextlib.contextmanager

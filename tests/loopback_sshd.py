@@ -31,7 +31,7 @@ def free_port() -> int:
 
 @contextmanager
 def loopback_sshd(
-    folder: Path, *settings: str, only: str = "publickey", sftp: bool = True
+    folder: Path, *settings: str, sftp: bool = True, only: str = "publickey"
 ) -> Iterator[ssh.Options]:
     """Start sshd with its files in `folder` and yield how to log in; end it with the block.
 
