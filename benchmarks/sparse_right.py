@@ -60,13 +60,13 @@ def batch(seeds: Sequence[int]) -> list[dict[str, Any]]:
     found = []
     for device in DEVICES:
         for name in RUNTIMES:
-            worker, core = _worker(device, name)
+            worker, core = device_worker(device, name)
             found += _on_one(cases, worker, runtimes.load(name), core)
     return found
 
 
 @functools.cache
-def _worker(device: str, runtime: str) -> tuple[Worker, Core]:
+def device_worker(device: str, runtime: str) -> tuple[Worker, Core]:
     """The runtime on the device, which is brought up where it is down."""
     if emulation.status(device).state != "up":
         emulation.up(device)
@@ -82,7 +82,7 @@ def _on_one(
     runs: list[Run] = []
     wanted: list[dict[str, int]] = []
     for each in cases:
-        inputs = _kept(files, _npy(each))
+        inputs = _kept(files, npy(each.inputs))
         written = _written(each, runtime, core)
         asked = {"off": Run(_kept(files, each.dense), inputs, delegate=False)}
         asked |= {name: Run(_kept(files, content), inputs) for name, content in written.items()}
@@ -96,9 +96,10 @@ def _on_one(
     ]
 
 
-def _npy(each: Case) -> bytes:
+def npy(array: np.ndarray) -> bytes:
+    """The array as a file of numpy's."""
     file = io.BytesIO()
-    np.save(file, each.inputs)
+    np.save(file, array)
     return file.getvalue()
 
 
