@@ -36,6 +36,7 @@ GRAPHS, BATCH = 500, 25
 DEVICES = ("virtual-rpi4", "virtual-rpi5")
 RUNTIMES = ("tflite-runtime", "ai-edge-litert")
 OURS = ("suited", "rewritten")
+NOT_FINITE = 99.0
 # What lint said of TensorFlow's own sparse file, by what came of it.
 SAID = {"would be wrong": "wrong", "does not load": "no load", "damaged": "damaged", "": "well"}
 
@@ -162,7 +163,8 @@ def _verdict(each: Case, ran: Mapping[str, Ran], name: str) -> str:
         ]
         if all(one.agrees for one in agreements):
             return "right"
-        worst.append(max(one.greatest_difference or 99.0 for one in agreements))
+        differences = [one.greatest_difference for one in agreements]
+        worst.append(max(NOT_FINITE if each is None else each for each in differences))
     if name == "dense" and each.precision in ("dynamic_range", "int8"):
         # Two sets of kernels round differently; which of them rounds well is not the question here.
         return "right" if worst and worst[0] < 0.2 else f"wrong: {worst}"
