@@ -59,6 +59,8 @@ def _made_by() -> str:
 
 
 def _made(seed: int, precision: Precision) -> dict[str, np.ndarray]:
+    # What earlier networks left would name the layers of this one, and fill the memory.
+    keras_module().backend.clear_session()
     model = network(seed)
     random = np.random.default_rng(seed)
     inputs = random.normal(size=(REPRESENTATIVE, *model.inputs[0].shape[1:])).astype(np.float32)

@@ -36,6 +36,7 @@ GRAPHS, BATCH = 500, 25
 DEVICES = ("virtual-rpi4", "virtual-rpi5")
 RUNTIMES = ("tflite-runtime", "ai-edge-litert")
 OURS = ("suited", "rewritten")
+NOT_FINITE = 99.0
 # What lint said of TensorFlow's own sparse file, by what came of it.
 SAID = {"would be wrong": "wrong", "does not load": "no load", "damaged": "damaged", "": "well"}
 
@@ -60,13 +61,13 @@ def batch(seeds: Sequence[int]) -> list[dict[str, Any]]:
     found = []
     for device in DEVICES:
         for name in RUNTIMES:
-            worker, core = _worker(device, name)
+            worker, core = device_worker(device, name)
             found += _on_one(cases, worker, runtimes.load(name), core)
     return found
 
 
 @functools.cache
-def _worker(device: str, runtime: str) -> tuple[Worker, Core]:
+def device_worker(device: str, runtime: str) -> tuple[Worker, Core]:
     """The runtime on the device, which is brought up where it is down."""
     if emulation.status(device).state != "up":
         emulation.up(device)
@@ -82,7 +83,7 @@ def _on_one(
     runs: list[Run] = []
     wanted: list[dict[str, int]] = []
     for each in cases:
-        inputs = _kept(files, _npy(each))
+        inputs = _kept(files, npy(each.inputs))
         written = _written(each, runtime, core)
         asked = {"off": Run(_kept(files, each.dense), inputs, delegate=False)}
         asked |= {name: Run(_kept(files, content), inputs) for name, content in written.items()}
@@ -96,9 +97,10 @@ def _on_one(
     ]
 
 
-def _npy(each: Case) -> bytes:
+def npy(array: np.ndarray) -> bytes:
+    """The array as a file of numpy's."""
     file = io.BytesIO()
-    np.save(file, each.inputs)
+    np.save(file, array)
     return file.getvalue()
 
 
@@ -161,7 +163,8 @@ def _verdict(each: Case, ran: Mapping[str, Ran], name: str) -> str:
         ]
         if all(one.agrees for one in agreements):
             return "right"
-        worst.append(max(one.greatest_difference or 99.0 for one in agreements))
+        differences = [one.greatest_difference for one in agreements]
+        worst.append(max(NOT_FINITE if each is None else each for each in differences))
     if name == "dense" and each.precision in ("dynamic_range", "int8"):
         # Two sets of kernels round differently; which of them rounds well is not the question here.
         return "right" if worst and worst[0] < 0.2 else f"wrong: {worst}"

@@ -54,8 +54,22 @@ DYNAMIC, INTEGERS = ("FLOAT32", "INT8"), ("INT8", "INT8")
 def test_direct_weights_run_sparse_at_the_version_that_knows_them(runtime: Runtime, block: int) -> None:
     matrix = pruned()
     assert as_stored(blocked(matrix, block, version=8), runtime).outcome == "runs sparse"
-    old = as_stored(blocked(matrix, block, version=1), runtime)
-    assert (old.outcome, old.remedy) == ("would be wrong", "write version 8")
+    for version in (1, 9):
+        other = as_stored(blocked(matrix, block, version=version), runtime)
+        assert (other.outcome, other.remedy) == ("would be wrong", "write version 8")
+
+
+def test_direct_weights_get_that_version_where_the_converter_wrote_a_higher_one() -> None:
+    """It gives all operators of a kind the version that one of them needs."""
+    matrix = pruned()
+    dense = matrix_file(matrix, version=9, at="dense")
+    model = read_model(dense, "dense")
+    encode(model, {(0, 1): "fc_unstructured"})
+    written = write_model(model)
+    assert only(written).version == 8
+    assert as_stored(written).outcome == "runs sparse"
+    inputs = np.eye(64, dtype=np.float32)
+    assert np.array_equal(outputs_on_host(written, inputs), outputs_on_host(dense, inputs))
 
 
 @pytest.mark.parametrize(

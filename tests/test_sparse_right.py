@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import sparse_right
+from benchmarks import _device_runs, sparse_right
 from benchmarks._sparse_graphs import network
+from benchmarks.sparse_right import npy
+from pipeline.locate import read_target
 from targets import emulation
 from targets.errors import TargetError
 from tests.loopback_sshd import free_port
 from tests.requirements_for_tests import skip_or_fail
+from tests.tflite_files import matrix_file
 
 
 @pytest.fixture
@@ -35,6 +38,26 @@ def test_nothing_that_is_written_is_silently_wrong_or_does_not_load(devices: Non
     assert len(found) == 4 * len(seeds)
     assert [missed for each in found for missed in each["missed"]] == []
     assert sum(each["runs"] for each in found) > len(seeds), "hardly an operator runs sparse"
+
+
+def test_a_run_that_fails_or_dies_is_an_outcome_of_its_own(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = read_target("local").model_copy(update={"workdir": str(tmp_path)})
+    worker = _device_runs.Worker("local", target, "ai-edge-litert")
+    matrix = np.arange(12, dtype=np.float32).reshape(3, 4)
+    held = {
+        "model": matrix_file(matrix, at="dense"),
+        "damaged": b"none",
+        "inputs": npy(np.eye(4, dtype=np.float32)),
+    }
+    worker.send(held)
+    good, damaged = (_device_runs.Run(name, "inputs", delegate=False) for name in ("model", "damaged"))
+    first, failed, last = worker.run([good, damaged, good])
+    assert np.array_equal(first.outputs[0], matrix.T) and np.array_equal(last.outputs[0], matrix.T)
+    assert first.operators == ("FULLY_CONNECTED",) and failed.error and not failed.outputs
+    monkeypatch.setattr(_device_runs, "RUN_S", 1e-6)
+    assert ["died" in each.error for each in worker.run([good, good])] == [True, True]
 
 
 def test_generated_networks_depend_on_their_seed_only() -> None:

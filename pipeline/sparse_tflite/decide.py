@@ -18,7 +18,7 @@ Outcome = Literal[
 ]
 BAD: tuple[Outcome, ...] = ("would be wrong", "does not load")
 DIRECT: tuple[Encoding, ...] = ("fc_1x4", "fc_1x16", "fc_unstructured")
-# The version of FULLY_CONNECTED that knows sparse weights; XNNPACK takes those of a lower one for dense ones.
+# The version of FULLY_CONNECTED that knows sparse weights; XNNPACK takes those of any other for dense ones.
 SPARSE_VERSION = 8
 # Of the share of zeros: where fewer blocks of 16 hold nothing but zeros, blocks are a waste.
 BLOCKY = 0.8
@@ -230,7 +230,7 @@ def _judge(operator: Operator, runtime: Runtime, core: Core, encoding: Encoding)
     if inputs % width:
         told = f"blocks of {width} do not fill rows of {inputs}: the rest of a row is left out"
         return Decision(encoding, "would be wrong", told, DENSELY)
-    if operator.version < SPARSE_VERSION:
+    if operator.version != SPARSE_VERSION:
         told = f"XNNPACK takes sparse weights for dense ones at version {operator.version} of {operator.kind}"
         return Decision(encoding, "would be wrong", told, f"write version {SPARSE_VERSION}")
     return _kernel(operator, runtime, core, storage)

@@ -14,7 +14,7 @@ from pipeline.sparse_tflite.schema import schema
 from pipeline.sparse_tflite.smallest import smallest_layout
 from pipeline.sparse_tflite.weights import KERNEL_AT, Key, Reader, values_of, weights_of
 
-# From this version on, FULLY_CONNECTED knows sparse weights; of a lower one, delegates take them for dense.
+# The version of FULLY_CONNECTED that knows sparse weights; of any other, XNNPACK takes them for dense ones.
 DIRECT_VERSION = 8
 # What a direct encoding takes: the size of its blocks along the inputs, and the only type its kernel has.
 DIRECT = {"fc_unstructured": (1, np.float32), "fc_1x4": (4, np.float32), "fc_1x16": (16, np.int8)}
@@ -150,9 +150,12 @@ def _at_direct_version(model: Any, readers: list[Reader]) -> None:
 
 
 def _operator_code(model: Any, index: int) -> int:
-    """The index of the same operator at the version that knows sparse weights, added when it is not there."""
+    """The index of the same operator at the version that knows sparse weights, added when it is not there.
+
+    The one before may be higher: the converter writes a single one for all operators of a kind.
+    """
     old = model.operatorCodes[index]
-    return _code(model, max(old.builtinCode, old.deprecatedBuiltinCode), max(old.version, DIRECT_VERSION))
+    return _code(model, max(old.builtinCode, old.deprecatedBuiltinCode), DIRECT_VERSION)
 
 
 def _code(model: Any, builtin: int, version: int) -> int:
