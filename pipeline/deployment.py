@@ -180,7 +180,7 @@ def _run_target(
     """One target from connection to verdict; `known` holds at any moment what has been found out."""
     try:
         with open_device(name, target) as device:
-            known["device"] = device.probe.model_dump(mode="json", exclude={"agent"})
+            known["device"] = device.probe.model_dump(mode="json", exclude={"agent", "free_kib", "features"})
             _measure_and_judge(name, device, plan, host, progress, known)
             if known["exit_code"] == ExitCode.PASS:
                 with _timed("install", known), progress.step(f"{name}: install"):
@@ -200,13 +200,14 @@ def _measure_and_judge(
         evaluation = at_key("inputs", host.outputs["convert"])
         assert evaluation is not None
         deployed = deploy.run(device, variants, evaluation, say)
-    known["runtime"] = deployed.runtime
+    known.update(runtime=deployed.runtime, provision=deployed.provision)
     inputs = {
         name: artifact.digest
         for name, artifact in host.outputs["convert"].items()
         if name.startswith("inputs")
     }
-    known["digests"] = {"agent": device.agent_digest, "bundle": deployed.bundle_digest, **inputs}
+    sent = {} if deployed.bundle_digest is None else {"bundle": deployed.bundle_digest}
+    known["digests"] = {"agent": device.agent_digest, **sent, **inputs}
     emulated = device.target.emulated
     try:
         with _timed("measure", known), progress.step(f"{name}: measure") as say:

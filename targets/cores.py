@@ -12,15 +12,22 @@ Core = Literal["x86", "arm", "arm-fp16"]
 HALF_PRECISION = "asimdhp"
 
 
-def of_this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Core | None:
-    """The kind of this machine's cores; None where it is no kind we know."""
-    machine = platform.machine().lower()
+def of_machine(machine: str, features: str | None) -> Core | None:
+    """The kind of a machine's cores by its name and the features its `/proc/cpuinfo` gives, None where it has none."""
+    machine = machine.lower()
     if machine in ("x86_64", "amd64"):
         return "x86"
     if not machine.startswith(("aarch64", "arm")):
         return None
-    try:
-        return "arm-fp16" if HALF_PRECISION in cpuinfo.read_text().split() else "arm"
-    except OSError:
+    if features is None:
         # Of Arm machines without it, Apple's have half precision.
         return "arm-fp16" if machine == "arm64" else "arm"
+    return "arm-fp16" if HALF_PRECISION in features.split() else "arm"
+
+
+def of_this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Core | None:
+    """The kind of this machine's cores; None where it is no kind we know."""
+    try:
+        return of_machine(platform.machine(), cpuinfo.read_text())
+    except OSError:
+        return of_machine(platform.machine(), None)

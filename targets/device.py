@@ -6,15 +6,13 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from targets.agent_archive import build_agent
 from targets.errors import TargetError
 from targets.probe import Probe, probe
-from targets.provisioning.bundle import Bundle, build_bundle
-from targets.provisioning.runtimes import choose
+from targets.provisioning import Provisioned, provide
 from targets.target import TargetBase, connect, python_of
 from targets.transports import Transport
 
@@ -30,15 +28,6 @@ REMEDIES = {
 }
 
 
-@dataclass(frozen=True)
-class Provisioned:
-    """The runtime on a device: its name, and the folder and digest of its bundle there."""
-
-    runtime: str
-    folder: str
-    digest: str
-
-
 class Device:
     """An open connection. Use `open_device`, which ends it as well."""
 
@@ -46,10 +35,12 @@ class Device:
         self.name = name
         self.target = target
         self._transport = transport
-        self._python = python_of(target)
+        python = python_of(target)
         content, self.agent_digest = build_agent()
         self._agent = f"{target.workdir}/agents/agent-{self.agent_digest[:16]}.pyz"
-        self.probe: Probe = probe(transport, self._python, self._agent)
+        self.probe: Probe = probe(transport, python, self._agent)
+        # Where the device has no Python, the first job waits for the one that provisioning brings.
+        self._python: tuple[str, ...] | None = (python,) if self.probe.python is not None else None
         if self.probe.agent != self.agent_digest:
             self._put_bytes(content, self._agent)
 
@@ -69,6 +60,20 @@ class Device:
 
         Raises `TargetError` when the agent says so, when the stream breaks off, or past the deadline.
         """
+        if self._python is None:
+            self.provision(lambda text: None)
+        assert self._python is not None
+        return self.ask_with(self._python, do, deadline_s, on_event, **job)
+
+    def ask_with(
+        self,
+        python: tuple[str, ...],
+        do: str,
+        deadline_s: float,
+        on_event: Callable[[Event], None] | None = None,
+        **job: Any,
+    ) -> list[Event]:
+        """The same under a Python of one's choice: the command that the agent's path is added to."""
         events: list[Event] = []
 
         def receive(line: bytes) -> None:
@@ -82,7 +87,7 @@ class Device:
 
         request = json.dumps({"version": PROTOCOL, "do": do, **job}).encode() + b"\n"
         done = self._transport.run(
-            [self._python, self._agent], stdin=request, deadline_s=deadline_s, on_line=receive
+            [*python, self._agent], stdin=request, deadline_s=deadline_s, on_line=receive
         )
         last = events.pop() if events else {}
         if last.get("event") == "error":
@@ -124,22 +129,19 @@ class Device:
         self.ask("tidy", folders=folders, unused_s=UNUSED_S, deadline_s=LONG_S)
 
     def provision(self, say: Callable[[str], None]) -> Provisioned:
-        """See that the device has its runtime."""
-        runtime = choose(self.target.runtime, self.probe)
-        bundle = build_bundle(runtime, self.probe)
-        folder = f"{self.target.workdir}/bundles/{bundle.digest[:16]}"
-        found = self.ask("verify", folder=folder, digest=bundle.digest, deadline_s=LONG_S)
-        if not found[-1]["ok"]:
-            say(f"sending {runtime.name} ({bundle.archive.stat().st_size / 1e6:.0f} MB)")
-            self._send(bundle, folder)
-        return Provisioned(runtime.name, folder, bundle.digest)
+        """See that the device has its runtime, and a Python; from here on that one runs the agent."""
+        provisioned = provide(self, say)
+        self._python = provisioned.python
+        return provisioned
 
-    def _send(self, bundle: Bundle, folder: str) -> None:
-        archive = f"{folder}.tar.gz"
-        self._transport.put(bundle.archive, archive, deadline_s=LONG_S)
-        self.ask(
-            "unpack", archive=archive, into=folder, digest=bundle.digest, lock=self.lock, deadline_s=LONG_S
-        )
+    def put(self, source: Path, destination: str) -> None:
+        """Copy a file to the device."""
+        self._transport.put(source, destination, deadline_s=LONG_S)
+
+    def run(self, argv: list[str], deadline_s: float) -> tuple[int, str]:
+        """Run a command there: its exit code, and the end of what it wrote to standard error."""
+        done = self._transport.run(argv, deadline_s=deadline_s)
+        return done.returncode, done.stderr.decode(errors="replace")
 
     def _wrong(self, places: Mapping[str, str]) -> list[str]:
         """The digests whose file on the device is missing or another."""

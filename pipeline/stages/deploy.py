@@ -17,8 +17,9 @@ class Deployed:
     names where there are several."""
 
     runtime: str
-    bundle: str
-    bundle_digest: str
+    bundle: str | None
+    bundle_digest: str | None
+    provision: str
     variants: dict[str, str]
     inputs: str | dict[str, str]
     outputs: tuple[str, ...]
@@ -30,8 +31,8 @@ def run(
     """Bring everything that measuring needs; the variants have the same inputs and outputs. Raises `TargetError`."""
     several = inputs if isinstance(inputs, Mapping) else {"": inputs}
     outputs = _outputs(next(iter(variants.values())))
-    device.tidy()
     provisioned = device.provision(say)
+    device.tidy()
     say("sending the model files")
     files = (*variants.values(), *several.values())
     places = device.push({artifact.digest: artifact.path for artifact in files})
@@ -40,6 +41,7 @@ def run(
         runtime=provisioned.runtime,
         bundle=provisioned.folder,
         bundle_digest=provisioned.digest,
+        provision=f"{provisioned.way}: {provisioned.reason}",
         variants={name: places[artifact.digest] for name, artifact in variants.items()},
         inputs=sent if isinstance(inputs, Mapping) else sent[""],
         outputs=outputs if len(outputs) > 1 else (),
