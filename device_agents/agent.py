@@ -5,12 +5,23 @@ Standard input stays open for as long as the host wants the answer. Its end stop
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Callable
 
-from device_agents import channel, files, installation, session, tidying, unpacking, worker
+from device_agents import (
+    channel,
+    cleaning,
+    files,
+    installation,
+    receiving,
+    session,
+    tidying,
+    unpacking,
+    worker,
+)
 from device_agents.channel import Emit, HostGone
 from device_agents.failure import Failure
 from device_agents.job import Job
@@ -21,12 +32,16 @@ Action = Callable[[Job, Emit], None]
 def actions() -> dict[str, Action]:
     """What a job may ask for, by the name in its `do`."""
     return {
+        "stock": receiving.stock,
+        "receive": receiving.receive,
         "hash": files.hash_files,
         "unpack": unpacking.unpack,
         "verify": files.verify,
         "remove": files.remove,
         "tidy": tidying.tidy,
+        "clean": cleaning.clean,
         "install": installation.install,
+        "rollback": installation.rollback,
         "status": installation.status,
         "measure": session.measure,
     }
@@ -39,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def serve() -> int:
     """One job. Exit code 0 after the line `done`; 1 after the line `error`, or when the host has gone."""
+    os.umask(os.umask(0o077) | 0o022)  # nothing of ours is for others to write
     emit = channel.claim_stdout()
     try:
         failure = _attempt(emit)
@@ -53,7 +69,7 @@ def serve() -> int:
 def _attempt(emit: Emit) -> Failure | None:
     try:
         job = Job.parse(channel.read_line())
-        channel.end_with_host()
+        channel.end_with_host(watch_input=job.fields.get("do") != "receive")
         _action(job)(job, emit)
         return None
     except Failure as failure:

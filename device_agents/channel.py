@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
-import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Callable, NoReturn
 
 Emit = Callable[[Mapping[str, Any]], None]
+CHUNK = 1 << 18
+# A host that is sending never pauses this long: it, or the network, has died without a word.
+SILENCE_S = 60.0
+_ahead = bytearray()
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
@@ -42,8 +46,26 @@ def claim_stdout() -> Emit:
 
 
 def read_line() -> bytes:
-    """The one line that standard input carries; empty when the input ended before it."""
-    return sys.stdin.buffer.readline()
+    """The first line of standard input; empty when the input ended before it. What came with it is kept."""
+    while b"\n" not in _ahead and (chunk := os.read(0, CHUNK)):
+        _ahead.extend(chunk)
+    line, newline, rest = bytes(_ahead).partition(b"\n")
+    _ahead[:] = rest
+    return line + newline
+
+
+def payload(size: int) -> Iterator[bytes]:
+    """The `size` bytes that follow the line. Raises HostGone when they do not come, or nothing comes for a minute."""
+    while size:
+        chunk = bytes(_ahead[:size])
+        del _ahead[:size]
+        if not chunk:
+            ready = select.select([0], [], [], SILENCE_S)[0]
+            chunk = os.read(0, min(size, CHUNK)) if ready else b""
+        if not chunk:
+            raise HostGone
+        size -= len(chunk)
+        yield chunk
 
 
 def when_input_ends(act: Callable[[], object]) -> None:
@@ -58,10 +80,11 @@ def when_input_ends(act: Callable[[], object]) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def end_with_host() -> None:
-    """From here on the end of input, or a signal to stop, raises HostGone on the main thread.
+def end_with_host(*, watch_input: bool) -> None:
+    """From here on a signal to stop raises HostGone on the main thread, and so does the end of input if it is watched.
 
-    The exception unwinds what is under way: the child is killed, temporary files go, the lock is released.
+    The exception unwinds what is under way: the child is killed, temporary files go, the lock is released. Who reads
+    the input to its end does not have it watched.
     """
 
     def stop(number: int, frame: object) -> NoReturn:
@@ -70,7 +93,8 @@ def end_with_host() -> None:
 
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
-    when_input_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    if watch_input:
+        when_input_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def outlive_host() -> None:

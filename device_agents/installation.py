@@ -6,9 +6,10 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
-from device_agents import lock
+from device_agents import lock, restarting, session
 from device_agents.channel import Emit
 from device_agents.failure import Failure
 from device_agents.files import replacing, sha256_of, sync_folder
@@ -18,7 +19,9 @@ from device_agents.job import Job
 def install(job: Job, emit: Emit) -> None:
     """`install`: put a model and its manifest in place; both change in one rename of the link `current`.
 
-    The version before stays, older ones go. Power may fail at any point: `current` is whole before and after.
+    Then the installed file must give the `golden` answers of `check`, if there is one, and the command `restart` end
+    well; else the version before is switched in again. That one stays in any case, older ones go. Power may fail at
+    any point: `current` is whole before and after.
     """
     model, digest, manifest = job.existing("model"), job.text("sha256"), job.mapping("manifest")
     folder = job.path("install_path")
@@ -32,11 +35,79 @@ def install(job: Job, emit: Emit) -> None:
         previous = _digest_or_none(os.path.join(folder, "current", "model.tflite"))
         _fill(os.path.join(folder, version), model, digest, manifest)
         before = _target(os.path.join(folder, "current"))
-        _point(os.path.join(folder, "current"), version)
+        path = os.path.join(folder, "current", "model.tflite")
+        with _switched(job, os.path.join(folder, "current"), version):
+            health = _check(job.part("check"), path) if job.fields.get("check") else None
+            restarted = _restart(job)
         if before != version:
             _forget(os.path.join(folder, "versions"), {version, before})
-    path = os.path.join(folder, "current", "model.tflite")
-    emit({"event": "installed", "path": path, "previous": previous})
+    emit({"event": "installed", "path": path, "previous": previous, "health": health, "restart": restarted})
+
+
+def rollback(job: Job, emit: Emit) -> None:
+    """`rollback`: switch the version before in, once its hash is known to be right; the one in place now stays."""
+    folder = job.path("install_path")
+    link, versions = os.path.join(folder, "current"), os.path.join(folder, "versions")
+    with lock.held(job.path("lock")):
+        others = [
+            name
+            for name in (os.listdir(versions) if os.path.isdir(versions) else [])
+            if os.path.join("versions", name) != _target(link)
+        ]
+        if _target(link) is None or not others:
+            raise Failure("job", f"there is no version before the one installed in {folder}")
+        name = max(others, key=lambda name: os.stat(os.path.join(versions, name)).st_mtime)
+        manifest = _manifest(os.path.join(versions, name, "manifest.json"))
+        digest = _digest_or_none(os.path.join(versions, name, "model.tflite"))
+        if manifest is None or manifest["sha256"] != digest:
+            raise Failure("damaged", f"the version before, {os.path.join(versions, name)}, is damaged")
+        with _switched(job, link, os.path.join("versions", name)):
+            restarted = _restart(job)
+    emit({"event": "rolled back", "manifest": manifest, "restart": restarted})
+
+
+@contextlib.contextmanager
+def _switched(job: Job, link: str, version: str) -> Iterator[None]:
+    """Point the link to a version for good, or back to what it was when the block fails, whatever ends it."""
+    before = _target(link)
+    _point(link, version)
+    try:
+        yield
+    except BaseException as error:
+        if before is None:
+            os.unlink(link)
+            now = "nothing is installed now"
+        else:
+            _point(link, before)
+            now = "the version before is in place again"
+        if not isinstance(error, Failure):
+            raise
+        if error.kind == "restart" and before is not None:
+            try:
+                _restart(job)
+            except Failure as again:
+                now += f", but the application did not take it up: {again.message}"
+        raise Failure(error.kind, f"{error.message}; {now}", stderr=error.stderr) from None
+
+
+def _check(check: Job, model: str) -> dict[str, Any]:
+    request = {
+        "kind": "check",
+        "model": model,
+        "inputs": check.existing_paths("inputs"),
+        "golden": check.existing_paths("golden"),
+        "bundle": None if check.fields.get("bundle") is None else check.path("bundle"),
+        "runtime": check.text("runtime"),
+        "threads": check.integer("threads", 1),
+    }
+    event = session.in_worker(request, check.seconds("deadline_s"))
+    return {"samples": event["samples"], "difference": event["difference"]}
+
+
+def _restart(job: Job) -> dict[str, Any] | None:
+    if not job.fields.get("restart"):
+        return None
+    return restarting.restart(job.texts("restart"), job.seconds("restart_deadline_s"))
 
 
 def _fill(version: str, model: str, digest: str, manifest: dict[str, Any]) -> None:

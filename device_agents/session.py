@@ -66,13 +66,16 @@ def _protocol(protocol: Job) -> dict[str, Any]:
 def _run(index: int, request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
     """The event of one step, from its worker."""
     try:
-        ended = child.run(
-            _worker(request["bundle"]), json.dumps(request).encode() + b"\n", deadline_s=deadline_s
-        )
-        return _answer(ended)
+        return in_worker(request, deadline_s)
     except Failure as failure:
         what = f"step {index} ({request['kind']} {request['variant']})"
         raise Failure(failure.kind, f"{what}: {failure.message}", step=index, stderr=failure.stderr) from None
+
+
+def in_worker(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+    """The event of one step in a fresh process."""
+    line = json.dumps(request).encode() + b"\n"
+    return _answer(child.run(_worker(request["bundle"]), line, deadline_s=deadline_s))
 
 
 def _worker(bundle: str | None) -> list[str]:

@@ -15,30 +15,62 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+# Of the largest number of an output: the same file on the same device answers the same, or nearly.
+TOLERANCE = 1e-4
+
 
 def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     """Run each of the N samples at batch 1; every output, stacked to N x output shape, becomes a float32 .npy
     file.
     """
     samples, paths = _samples(request["inputs"]), named(request["outputs"])
+    outputs = _answers(request, samples, list(paths))
+    digests = {name: _write(path, outputs[name]) for name, path in paths.items()}
+    return {
+        "event": "evaluated",
+        "samples": len(next(iter(samples.values()))),
+        "outputs": request["outputs"],
+        "sha256": digests.get("", digests),
+    }
+
+
+def check(request: dict[str, Any]) -> dict[str, Any]:
+    """Run the first of the samples and compare with the `golden` outputs, one row a sample.
+
+    Raises Failure("unhealthy") where a number is farther off than `TOLERANCE` of the largest.
+    """
+    import numpy as np
+
+    golden = {name: np.load(path, allow_pickle=False) for name, path in named(request["golden"]).items()}
+    count = min(len(array) for array in golden.values())
+    samples = {name: array[:count] for name, array in _samples(request["inputs"]).items()}
+    worst = 0.0
+    for name, rows in _answers(request, samples, list(golden)).items():
+        expected = golden[name][:count]
+        off = np.abs(np.stack(rows) - expected) / max(1.0, float(np.abs(expected).max(initial=0.0)))
+        worst = max(worst, float(np.where(np.isnan(off), np.inf, off).max(initial=0.0)))
+    if worst > TOLERANCE:
+        raise Failure(
+            "unhealthy", f"the installed model answers otherwise than it was measured to: off by {worst:.3g}"
+        )
+    return {"event": "checked", "samples": count, "difference": worst}
+
+
+def _answers(
+    request: dict[str, Any], samples: dict[str, NDArray[Any]], names: list[str]
+) -> dict[str, list[NDArray[np.float32]]]:
+    """The outputs of these names for each of the samples in turn."""
     runtime = runtimes.find(request["runtime"])
     model = Model(runtime.load(request["model"], request["threads"]), request["model"])
     model.check_inputs(samples)
-    model.check_outputs(paths)
-    outputs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in paths}
-    count = len(next(iter(samples.values())))
-    for number in range(count):
+    model.check_outputs(names)
+    outputs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    for number in range(len(next(iter(samples.values())))):
         model.set_inputs({name: array[number] for name, array in samples.items()})
         model.invoke()
         for name, found in outputs.items():
             found.append(model.output(name))
-    digests = {name: _write(path, outputs[name]) for name, path in paths.items()}
-    return {
-        "event": "evaluated",
-        "samples": count,
-        "outputs": request["outputs"],
-        "sha256": digests.get("", digests),
-    }
+    return outputs
 
 
 def repetition(request: dict[str, Any]) -> dict[str, Any]:

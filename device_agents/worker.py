@@ -35,8 +35,9 @@ def main() -> int:
 
 
 def _step(request: dict[str, Any]) -> dict[str, Any]:
+    kinds = {"evaluate": steps.evaluate, "check": steps.check, "time": steps.repetition}
     try:
-        return steps.evaluate(request) if request["kind"] == "evaluate" else steps.repetition(request)
+        return kinds[request["kind"]](request)
     except ImportError as error:
         raise Failure(
             "job", f"{request['runtime']} cannot be imported: {error}; provision the device again"

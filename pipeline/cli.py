@@ -223,6 +223,29 @@ def status(target: Target = "local", host: Host = "", as_json: Json = False) -> 
 
 
 @app.command()
+def rollback(target: Target, host: Host = "", as_json: Json = False) -> None:
+    """Switch the version before the installed one in again; once more brings the newer one back."""
+    report = commands.rollback(target, locate.read_target(target, host=host))
+    manifest = report["manifest"]
+    show(
+        report, as_json, f"{target}: {manifest.get('variant')} of run {manifest.get('run')} is in place again"
+    )
+
+
+@app.command()
+def clean(
+    target: Target,
+    host: Host = "",
+    installed: Annotated[bool, typer.Option("--installed", help="The installed model, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove all that is ours from a device."""
+    report = commands.clean(target, locate.read_target(target, host=host), installed=installed)
+    lines = [f"removed {each['path']} ({each['bytes']:,} bytes)" for each in report["removed"]]
+    show(report, as_json, *lines or [f"{target}: nothing of ours is there"])
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="A run's folder.")] = Path("runs/latest"), as_json: Json = False
 ) -> None:

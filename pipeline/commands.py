@@ -271,6 +271,19 @@ def status(name: str, target: TargetBase) -> dict[str, Any]:
     return {"target": name} | {key: found[key] for key in ("installed", "manifest", "model_ok")}
 
 
+def rollback(name: str, target: TargetBase) -> dict[str, Any]:
+    """Switch the version before the installed one in again."""
+    with open_device(name, target) as device:
+        event = device.rollback()
+    return {"target": name, "manifest": event["manifest"], "after_install": event["restart"]}
+
+
+def clean(name: str, target: TargetBase, *, installed: bool) -> dict[str, Any]:
+    """Remove from a device all that is ours, with `installed` the installed model, too."""
+    with open_device(name, target) as device:
+        return {"target": name, "removed": device.clean(installed=installed)}
+
+
 def random_inputs(content: bytes, name: str) -> Samples:
     """32 samples of each input of a .tflite file, from seeded distributions: normal numbers, of whole ones 0 and 1.
 

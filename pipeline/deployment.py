@@ -181,10 +181,10 @@ def _run_target(
     try:
         with open_device(name, target) as device:
             known["device"] = device.probe.model_dump(mode="json", exclude={"agent", "free_kib", "features"})
-            _measure_and_judge(name, device, plan, host, progress, known)
+            deployed, session = _measure_and_judge(name, device, plan, host, progress, known)
             if known["exit_code"] == ExitCode.PASS:
                 with _timed("install", known), progress.step(f"{name}: install"):
-                    known["installed"] = _install(device, plan, host, known, run_id)
+                    known["installed"] = _install(device, plan, host, known, run_id, deployed, session)
     except (TargetError, UserError) as error:
         code = ExitCode.DEVICE if isinstance(error, TargetError) else ExitCode.USER
         return _failed(target, str(error), code, known)
@@ -193,7 +193,7 @@ def _run_target(
 
 def _measure_and_judge(
     name: str, device: Device, plan: PlanBase, host: HostRun, progress: Progress, known: dict[str, Any]
-) -> None:
+) -> tuple[deploy.Deployed, measure.Session]:
     """Fill `known` with what the device said and what follows from it, as far as it comes."""
     variants = {variant: host.outputs["convert"][variant] for variant in VARIANTS}
     with _timed("deploy", known), progress.step(f"{name}: deploy") as say:
@@ -225,6 +225,7 @@ def _measure_and_judge(
     sizes = {variant: artifact.path.stat().st_size for variant, artifact in variants.items()}
     quantum = host.report("convert")["quantum"]
     known.update(judge.run(plan, session, measurements, sizes, emulated, quantum))
+    return deployed, session
 
 
 @contextlib.contextmanager
@@ -236,10 +237,18 @@ def _timed(phase: str, known: dict[str, Any]) -> Iterator[None]:
         known.setdefault("seconds", {})[phase] = round(time.monotonic() - started, 3)
 
 
-def _install(device: Device, plan: PlanBase, host: HostRun, known: Mapping[str, Any], run_id: str) -> Any:
+def _install(
+    device: Device,
+    plan: PlanBase,
+    host: HostRun,
+    known: Mapping[str, Any],
+    run_id: str,
+    deployed: deploy.Deployed,
+    session: measure.Session,
+) -> Any:
     variant = known["winner"].variant
     model: Artifact = host.outputs["convert"][variant]
     encodings = [each["encoding"] for each in host.report("convert")["encodings"]]
     labels = host.report("data")["labels"]
     manifest = install.manifest(model, variant, encodings, known["runtime"], labels, plan.name, run_id)
-    return install.run(device, model, manifest)
+    return install.run(device, model, manifest, deployed, session.outputs[variant])

@@ -55,11 +55,14 @@ class ModelResult(Record):
 
 
 class Installed(Record):
-    """What was switched in on the device."""
+    """What was switched in on the device; `health`: how many golden answers it gave again, and how far off at most;
+    `after_install`: how the target's command ended, and what it said."""
 
     path: str
     digest: str
     previous: str | None
+    health: dict[str, float] | None = None
+    after_install: dict[str, Any] | None = None
 
 
 class TargetResult(Record):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from targets.agent_archive import build_agent
 from targets.errors import TargetError
 from targets.probe import Probe, probe
 from targets.provisioning import Provisioned, provide
+from targets.pushing import chunks, offset_to_go_on_from, unpacked_size
 from targets.target import TargetBase, connect, python_of
 from targets.transports import Transport
 
@@ -21,11 +24,25 @@ PROTOCOL = 1
 SHORT_S = 60.0
 LONG_S = 900.0
 UNUSED_S = 30 * 86400.0
+# What a run uses, it used this short a time ago, the longest of runs included.
+RECENT_S = 6 * 3600.0
+KEPT = ("agents", "objects", "outputs", "bundles")
+# What is left free beside what is sent: outputs, manifests, logs of others.
+MARGIN_BYTES = 16 << 20
+SLOWEST_BYTES_PER_S = 50_000
 REMEDIES = {
     "locked": "wait for the other run to end",
     "disk": "free some space on the device",
     "deadline": "raise measure.step_deadline_s, or look what holds the device up",
 }
+
+
+class JobFailed(TargetError):
+    """The agent's own word that a job failed; `kind` is the failure's, see `device_agents`."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message, REMEDIES.get(kind, ""))
+        self.kind = kind
 
 
 class Device:
@@ -54,16 +71,18 @@ class Device:
         do: str,
         on_event: Callable[[Event], None] | None = None,
         deadline_s: float = SHORT_S,
+        payload: Iterable[bytes] = (),
         **job: Any,
     ) -> list[Event]:
-        """Run one job of the agent's and return its events; `on_event` sees each as it arrives.
+        """Run one job of the agent's, the `payload` after its line, and return its events; `on_event` sees each as it
+        arrives.
 
-        Raises `TargetError` when the agent says so, when the stream breaks off, or past the deadline.
+        Raises `JobFailed` when the agent says so, `TargetError` when the stream breaks off, or past the deadline.
         """
         if self._python is None:
             self.provision(lambda text: None)
         assert self._python is not None
-        return self.ask_with(self._python, do, deadline_s, on_event, **job)
+        return self.ask_with(self._python, do, deadline_s, on_event, payload, **job)
 
     def ask_with(
         self,
@@ -71,6 +90,7 @@ class Device:
         do: str,
         deadline_s: float,
         on_event: Callable[[Event], None] | None = None,
+        payload: Iterable[bytes] = (),
         **job: Any,
     ) -> list[Event]:
         """The same under a Python of one's choice: the command that the agent's path is added to."""
@@ -87,13 +107,16 @@ class Device:
 
         request = json.dumps({"version": PROTOCOL, "do": do, **job}).encode() + b"\n"
         done = self._transport.run(
-            [*python, self._agent], stdin=request, deadline_s=deadline_s, on_line=receive
+            [*python, self._agent],
+            stdin=itertools.chain([request], payload),
+            deadline_s=deadline_s,
+            on_line=receive,
         )
         last = events.pop() if events else {}
         if last.get("event") == "error":
-            kind, stderr = last.get("kind", ""), str(last.get("stderr") or "").strip()
+            stderr = str(last.get("stderr") or "").strip()
             tail = f"\nthe end of its standard error:\n{stderr[-1500:]}" if stderr else ""
-            raise TargetError(f"{self.name}: {last.get('message')}{tail}", REMEDIES.get(kind, ""))
+            raise JobFailed(f"{self.name}: {last.get('message')}{tail}", str(last.get("kind")))
         if last.get("event") != "done":
             tail = done.stderr.decode(errors="replace").strip()[-1500:]
             raise TargetError(
@@ -110,14 +133,40 @@ class Device:
         places = {
             digest: f"{self.target.workdir}/objects/{digest}{path.suffix}" for digest, path in files.items()
         }
-        missing = self._wrong(places)
-        for digest in missing:
-            self._transport.put(files[digest], places[digest], deadline_s=LONG_S)
-        if missing and (wrong := self._wrong({digest: places[digest] for digest in missing})):
-            raise TargetError(
-                f"{self.name}: {len(wrong)} file(s) arrived damaged: {', '.join(d[:12] for d in wrong)}"
-            )
+        self._bring({places[digest]: (digest, path) for digest, path in files.items()})
         return places
+
+    def _bring(self, wanted: Mapping[str, tuple[str, Path]], unpacked_bytes: int = 0) -> None:
+        """See that each place on the device holds the file with this sha256; `unpacked_bytes` come on top there."""
+        files = [{"path": place, "sha256": digest} for place, (digest, _) in wanted.items()]
+        stock = self.ask("stock", files=files, folders=[], workdir=self.target.workdir, deadline_s=LONG_S)[-1]
+        missing = {
+            place: offset_to_go_on_from(path, stock["files"][place])
+            for place, (_, path) in wanted.items()
+            if not stock["files"][place]["whole"]
+        }
+        if missing:
+            unsent = sum(wanted[place][1].stat().st_size - offset for place, offset in missing.items())
+            self._make_room(unsent + unpacked_bytes, list(wanted))
+        for place, offset in missing.items():
+            self._send_file(place, *wanted[place], offset)
+
+    def _send_file(self, place: str, digest: str, path: Path, offset: int) -> None:
+        size = path.stat().st_size
+        try:
+            self.ask(
+                "receive",
+                payload=chunks(path, offset),
+                deadline_s=LONG_S + size / SLOWEST_BYTES_PER_S,
+                path=place,
+                sha256=digest,
+                bytes=size,
+                offset=offset,
+            )
+        except JobFailed as error:
+            if error.kind != "damaged" or offset == 0:
+                raise
+            self._send_file(place, digest, path, 0)
 
     def fetch(self, source: str, destination: Path) -> None:
         """Copy a file from the device."""
@@ -125,8 +174,64 @@ class Device:
 
     def tidy(self) -> None:
         """Remove from the device what no run used for a month; the version installed is not among it."""
-        folders = [f"{self.target.workdir}/{name}" for name in ("agents", "objects", "outputs", "bundles")]
-        self.ask("tidy", folders=folders, unused_s=UNUSED_S, deadline_s=LONG_S)
+        self._tidy(self.target.quota_mebibytes << 20, [])
+
+    def _tidy(self, quota_bytes: int, keep: list[str]) -> int:
+        """The bytes free afterwards."""
+        event = self.ask(
+            "tidy",
+            folders=[f"{self.target.workdir}/{name}" for name in KEPT],
+            workdir=self.target.workdir,
+            unused_s=UNUSED_S,
+            recent_s=RECENT_S,
+            quota_bytes=quota_bytes,
+            keep=keep,
+            deadline_s=LONG_S,
+        )[-1]
+        return int(event["free"])
+
+    def _make_room(self, incoming: int, keep: list[str]) -> None:
+        needed = incoming + MARGIN_BYTES
+        keep += [f"{place}.part" for place in keep]
+        free = self._tidy(max(0, (self.target.quota_mebibytes << 20) - incoming), keep)
+        if free < needed and (free := self._tidy(0, keep)) < needed:
+            raise TargetError(
+                f"{self.name}: {needed / 1e6:,.0f} MB are needed in {self.target.workdir}, "
+                f"{free / 1e6:,.0f} MB are free",
+                f"make room on the device's disk; `edgepipe clean --target {self.name}` removes what is ours",
+            )
+
+    def install(
+        self, model: str, digest: str, manifest: Mapping[str, Any], check: Any, check_deadline_s: float
+    ) -> Event:
+        """Switch a model that is on the device in; see the agent's `install`."""
+        deadline_s = LONG_S + check_deadline_s + 2 * self.target.after_install_deadline_s
+        job = {"model": model, "sha256": digest, "manifest": manifest, "check": check}
+        return self.ask("install", deadline_s=deadline_s, **job, **self._place())[-1]
+
+    def rollback(self) -> Event:
+        """Switch the version before in."""
+        deadline_s = LONG_S + 2 * self.target.after_install_deadline_s
+        return self.ask("rollback", deadline_s=deadline_s, **self._place())[-1]
+
+    def _place(self) -> dict[str, Any]:
+        return {
+            "install_path": self.target.install_path,
+            "lock": self.lock,
+            "restart": list(self.target.after_install),
+            "restart_deadline_s": self.target.after_install_deadline_s,
+        }
+
+    def clean(self, *, installed: bool) -> list[dict[str, Any]]:
+        """Remove all that is ours from the device, with `installed` the installed model, too; each with its bytes."""
+        workdir, install_path = self.target.workdir, self.target.install_path
+        paths, folders = [f"{workdir}/{name}" for name in KEPT], [workdir]
+        if installed:
+            paths += [f"{install_path}/{name}" for name in ("current", "current.partial", "versions")]
+            folders.append(install_path)
+        found = self.ask("clean", paths=paths, folders=folders, lock=self.lock, deadline_s=LONG_S)[-1]
+        removed: list[dict[str, Any]] = found["removed"]
+        return removed
 
     def provision(self, say: Callable[[str], None]) -> Provisioned:
         """See that the device has its runtime, and a Python; from here on that one runs the agent."""
@@ -134,19 +239,27 @@ class Device:
         self._python = provisioned.python
         return provisioned
 
-    def put(self, source: Path, destination: str) -> None:
-        """Copy a file to the device."""
-        self._transport.put(source, destination, deadline_s=LONG_S)
+    def bring(self, archive: Path, place: str) -> None:
+        """See that an archive is at `place` on the device, and room to unpack it; by the agent where it can run."""
+        unpacked = unpacked_size(archive)
+        if self._python is not None:
+            with archive.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            self._bring({place: (digest, archive)}, unpacked)
+            return
+        needed, free = archive.stat().st_size + unpacked + MARGIN_BYTES, self.probe.free_kib
+        if free is not None and free * 1024 < needed:
+            raise TargetError(
+                f"{self.name}: {needed / 1e6:,.0f} MB are needed in {self.target.workdir}, "
+                f"{free * 1024 / 1e6:,.0f} MB are free",
+                "make room on the device's disk",
+            )
+        self._transport.put(archive, place, deadline_s=LONG_S)
 
     def run(self, argv: list[str], deadline_s: float) -> tuple[int, str]:
         """Run a command there: its exit code, and the end of what it wrote to standard error."""
         done = self._transport.run(argv, deadline_s=deadline_s)
         return done.returncode, done.stderr.decode(errors="replace")
-
-    def _wrong(self, places: Mapping[str, str]) -> list[str]:
-        """The digests whose file on the device is missing or another."""
-        found = self.ask("hash", paths=list(places.values()), deadline_s=LONG_S)[-1]["files"]
-        return [digest for digest, path in places.items() if (found.get(path) or {}).get("sha256") != digest]
 
     def _put_bytes(self, content: bytes, destination: str) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -69,6 +69,16 @@ class TargetBase(BaseModel):
     install_path: DevicePath = Field(
         description="where the winner is installed; relative: to the login folder"
     )
+    quota_mebibytes: int = Field(
+        4096,
+        ge=1,
+        description="what the pipeline keeps in workdir at most; what was used longest ago goes first",
+    )
+    after_install: tuple[str, ...] = Field(
+        (),
+        description="a command and its arguments, run on the device without a shell after a model was switched in",
+    )
+    after_install_deadline_s: float = Field(60, gt=0, le=600, description="how long that command may take")
     emulated: bool = Field(False, description="true: no figure taken there is a figure of the real device")
     when_unreachable: str = Field("", description="what to do when nothing answers, for the error message")
 

@@ -49,7 +49,8 @@ def test_install_switches_and_keeps_the_previous(agent: Agent) -> None:
     one, two = _install_job(agent, b"one"), _install_job(agent, b"two")
     agent.folder.joinpath("inbox.tflite").write_bytes(b"one")
     path = str(agent.folder / "installed/current/model.tflite")
-    assert agent.answer(**one)[0] == {"event": "installed", "path": path, "previous": None}
+    unasked = {"health": None, "restart": None}
+    assert agent.answer(**one)[0] == {"event": "installed", "path": path, "previous": None, **unasked}
     assert _status(agent) == {
         "event": "status",
         "installed": True,
@@ -57,7 +58,12 @@ def test_install_switches_and_keeps_the_previous(agent: Agent) -> None:
         "model_ok": True,
     }
     agent.folder.joinpath("inbox.tflite").write_bytes(b"two")
-    assert agent.answer(**two)[0] == {"event": "installed", "path": path, "previous": one["sha256"]}
+    assert agent.answer(**two)[0] == {
+        "event": "installed",
+        "path": path,
+        "previous": one["sha256"],
+        **unasked,
+    }
     assert _status(agent) == {
         "event": "status",
         "installed": True,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,12 @@ from targets.transports import Completed, Transport, local
 
 
 class Counting:
-    """The local transport, with every file that it puts written down."""
+    """The local transport, with every file that it brings written down, and the bytes that follow jobs counted."""
 
     def __init__(self) -> None:
         self._transport: Transport = local.connect(local.Options())
         self.sent: list[str] = []
+        self.sent_bytes = 0
 
     def put(self, source: Path, destination: str, *, deadline_s: float) -> None:
         self.sent.append(destination)
@@ -36,11 +39,19 @@ class Counting:
         self,
         argv: Sequence[str],
         *,
-        stdin: bytes = b"",
+        stdin: Iterable[bytes] = (),
         deadline_s: float,
         on_line: Callable[[bytes], None] | None = None,
     ) -> Completed:
-        return self._transport.run(argv, stdin=stdin, deadline_s=deadline_s, on_line=on_line)
+        return self._transport.run(argv, stdin=self._seen(stdin), deadline_s=deadline_s, on_line=on_line)
+
+    def _seen(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for number, piece in enumerate(pieces):
+            if number:
+                self.sent_bytes += len(piece)
+            elif (job := json.loads(piece))["do"] == "receive":
+                self.sent.append(job["path"])
+            yield piece
 
     def close(self) -> None:
         self._transport.close()
@@ -102,6 +113,54 @@ def test_a_file_that_is_not_what_its_name_says_is_not_believed(device: Device, t
     (path,) = content(tmp_path, b"model").values()
     with pytest.raises(TargetError, match="arrived damaged"):
         device.push({"0" * 64: path})
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("part", "resent"),
+    [
+        (lambda content: b"", 3 * MIB + 9),
+        (lambda content: content[: 2 * MIB + 7], MIB + 2),
+        (lambda content: content[: 2 * MIB] + bytes(7), MIB + 9),  # what a power cut leaves of a last block
+        (lambda content: content, 0),
+        (lambda content: content + b"more", 9),
+        (lambda content: b"another file", 3 * MIB + 9),
+    ],
+)
+def test_a_push_goes_on_where_another_broke_off(
+    device: Device, transport: Counting, tmp_path: Path, part: Callable[[bytes], bytes], resent: int
+) -> None:
+    whole = np.random.default_rng(1).bytes(3 * MIB + 9)
+    files = content(tmp_path, whole)
+    place = Path(device.target.workdir, "objects", f"{next(iter(files))}.tflite")
+    place.parent.mkdir()
+    place.with_name(f"{place.name}.part").write_bytes(part(whole))
+    assert device.push(files) == {next(iter(files)): str(place)}
+    assert place.read_bytes() == whole
+    assert transport.sent_bytes == resent
+    assert list(place.parent.iterdir()) == [place]
+
+
+def test_two_hosts_do_not_write_one_file(device: Device, tmp_path: Path) -> None:
+    files = content(tmp_path, b"model")
+    part = Path(device.target.workdir, "objects", f"{next(iter(files))}.tflite.part")
+    part.parent.mkdir()
+    with part.open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(TargetError, match="another host is sending"):
+            device.push(files)
+    device.push(files)
+
+
+def test_room_is_made_sure_of_before_anything_is_sent(
+    device: Device, transport: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("targets.device.MARGIN_BYTES", 1 << 60)
+    with pytest.raises(TargetError, match=r"here: [\d,]+ MB are needed in .*work dir, [\d,]+ MB are free"):
+        device.push(content(tmp_path, b"model"))
+    assert transport.sent_bytes == 0
 
 
 def test_a_runtime_travels_once_and_again_when_it_was_changed(device: Device, transport: Counting) -> None:
@@ -178,3 +237,52 @@ def test_what_no_run_used_for_long_leaves_the_device(
     assert not unused.exists() and not bundle.exists()
     assert all(Path(path).exists() for path in used.values())
     device.tidy()  # the agent itself is in use
+
+
+def test_beyond_the_quota_what_was_used_longest_ago_goes_first(device: Device, tmp_path: Path) -> None:
+    objects = Path(device.target.workdir, "objects")
+    places = [Path(*device.push(content(tmp_path, bytes([n]) * 1000)).values()) for n in range(4)]
+    for day, place in enumerate(places):
+        os.utime(place, (day, day))
+    agent = sum(path.stat().st_size for path in (objects.parent / "agents").iterdir())
+    job: dict[str, Any] = {"folders": [str(objects), str(objects.parent / "agents")], "workdir": str(objects)}
+    job |= {"unused_s": 1e10, "recent_s": 0.5, "quota_bytes": agent + 2000, "keep": [str(places[0])]}
+    removed = device.ask("tidy", **job)[0]["removed"]
+    assert removed == [str(places[1]), str(places[2])]
+    assert device.ask("tidy", **job | {"recent_s": 1e11, "quota_bytes": 0})[0]["removed"] == []
+
+
+def test_cleaning_leaves_no_trace(device: Device, tmp_path: Path) -> None:
+    files = content(tmp_path, b"model")
+    (digest,) = files
+    (place,) = device.push(files).values()
+    Path(f"{place}.part").write_bytes(b"half")
+    device.ask(
+        "install",
+        model=place,
+        sha256=digest,
+        manifest={"sha256": digest},
+        install_path=device.target.install_path,
+        lock=device.lock,
+    )
+    removed = {Path(each["path"]).name for each in device.clean(installed=False)}
+    assert removed == {"agents", "objects", "work dir"}
+    assert not Path(device.target.workdir).exists()
+    assert Path(device.target.install_path, "current", "model.tflite").exists()
+
+
+def test_cleaning_takes_what_is_installed_along_if_asked_to(
+    device: Device, transport: Counting, tmp_path: Path
+) -> None:
+    Path(device.target.install_path, "versions").mkdir(parents=True)
+    device.clean(installed=True)
+    assert not Path(device.target.install_path).exists()
+    assert open_device(tmp_path, transport).push(content(tmp_path, b"model"))
+
+
+def test_nothing_is_cleaned_under_a_jobs_feet(device: Device) -> None:
+    with open(device.lock, "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(TargetError, match="another job has the device"):
+            device.clean(installed=False)
+    assert Path(device.target.workdir, "agents").exists()

@@ -79,7 +79,9 @@ def test_a_device_without_python_says_what_its_shell_knows(tmp_path: Path) -> No
     agent = tmp_path / "agent"
     agent.write_bytes(b"abc")
     transport = local.connect(local.Options())
-    found, with_python = (probe(transport, python, str(agent)) for python in ("no-such-python", sys.executable))
+    found, with_python = (
+        probe(transport, python, str(agent)) for python in ("no-such-python", sys.executable)
+    )
     assert found.python is None and "no 'no-such-python' that starts" in found.python_problem
     same = ("machine", "bits", "system", "libc", "agent", "features", "home")
     assert found.model_dump(include=set(same)) == with_python.model_dump(include=set(same))

@@ -200,11 +200,11 @@ def test_a_flood_on_stderr_blocks_nothing(transport: Transport) -> None:
 
 def test_input_larger_than_every_buffer(transport: Transport) -> None:
     data = os.urandom(5 << 20)
-    assert transport.run(["head", "-c", str(len(data))], stdin=data, deadline_s=60).stdout == data
+    assert transport.run(["head", "-c", str(len(data))], stdin=[data], deadline_s=60).stdout == data
 
 
 def test_input_that_nobody_reads(transport: Transport) -> None:
-    assert transport.run(["true"], stdin=bytes(5 << 20), deadline_s=60).returncode == 0
+    assert transport.run(["true"], stdin=[bytes(5 << 20)], deadline_s=60).returncode == 0
 
 
 def test_lines_are_handed_over_as_they_arrive(transport: Transport, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_standard_input_stays_open_after_the_last_byte(transport: Transport) -> 
     # `cat` ends at the end of its input: it must not come while the host is there.
     lines: list[bytes] = []
     with pytest.raises(TargetError, match="deadline"):
-        transport.run(["cat"], stdin=b"job\n", deadline_s=1, on_line=lines.append)
+        transport.run(["cat"], stdin=[b"job\n"], deadline_s=1, on_line=lines.append)
     assert lines == [b"job"]
 
 
@@ -253,7 +253,7 @@ def test_standard_input_ends_with_the_host(way: Way, tmp_path: Path) -> None:
     host = (
         "import sys; from importlib import import_module; module = import_module(sys.argv[1]);"
         "transport = module.connect(module.Options.model_validate_json(sys.argv[2]));"
-        "transport.run(sys.argv[3:], stdin=b'job', deadline_s=600)"
+        "transport.run(sys.argv[3:], stdin=[b'job'], deadline_s=600)"
     )
     script = 'touch "$0.started"; cat > "$0.input"; mv "$0.input" "$0"'
     command = ["sh", "-c", script, str(tmp_path / "ended")]

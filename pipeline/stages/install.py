@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import Artifact
+import numpy as np
+
+from pipeline.artifacts import Artifact, file_digest
+from pipeline.models.samples import Samples, by_name
 from pipeline.result import Installed
 from pipeline.sparse_tflite.signature import read_signature
+from pipeline.stages.deploy import Deployed
 from targets.device import Device
 
 MANIFEST_VERSION = 1
+GOLDEN_SAMPLES = 4
+CHECK_DEADLINE_S = 300.0
 
 
 def manifest(
@@ -41,15 +50,48 @@ def manifest(
     }
 
 
-def run(device: Device, model: Artifact, manifest: dict[str, Any]) -> Installed:
-    """Switch `model` in at the target's `install_path`; the version before it stays beside it. Raises `TargetError`."""
-    place = device.push({model.digest: model.path})[model.digest]
-    event = device.ask(
-        "install",
-        model=place,
-        sha256=model.digest,
-        manifest=manifest,
-        install_path=device.target.install_path,
-        lock=device.lock,
-    )[-1]
-    return Installed(path=event["path"], digest=model.digest, previous=event["previous"])
+def run(
+    device: Device,
+    model: Artifact,
+    manifest: dict[str, Any],
+    deployed: Deployed | None = None,
+    answers: Samples | None = None,
+) -> Installed:
+    """Switch `model` in at the target's `install_path`; the version before it stays beside it. Raises `TargetError`.
+
+    With `answers`, its outputs for the inputs `deployed`, the installed file must give the first of them again, or the
+    version before comes back; so it does when the target's `after_install` fails.
+    """
+    with _golden(answers) as golden:
+        wanted = {model.digest: model.path} | {file_digest(path): path for path in golden.values()}
+        places = device.push(wanted)
+        outputs = {name: places[file_digest(path)] for name, path in golden.items()}
+    check = None
+    if deployed is not None and outputs:
+        check = {
+            "inputs": deployed.inputs,
+            "golden": outputs[""] if list(outputs) == [""] else outputs,
+            "bundle": deployed.bundle,
+            "runtime": deployed.runtime,
+            "threads": device.target.threads,
+            "deadline_s": CHECK_DEADLINE_S,
+        }
+    event = device.install(places[model.digest], model.digest, manifest, check, CHECK_DEADLINE_S)
+    return Installed(
+        path=event["path"],
+        digest=model.digest,
+        previous=event["previous"],
+        health=event["health"],
+        after_install=event["restart"],
+    )
+
+
+@contextlib.contextmanager
+def _golden(answers: Samples | None) -> Iterator[dict[str, Path]]:
+    """The first answers of each output as a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {}
+        for number, (name, array) in enumerate(by_name(answers).items() if answers is not None else ()):
+            paths[name] = Path(folder, f"golden-{number}.npy")
+            np.save(paths[name], array[:GOLDEN_SAMPLES])
+        yield paths

@@ -44,7 +44,8 @@ class Ground(Protocol):
     target: TargetBase
     probe: Probe
 
-    def put(self, source: Path, destination: str) -> None: ...
+    def bring(self, archive: Path, place: str) -> None:
+        """See that an archive is at `place` on the device, and room to unpack it."""
 
     def run(self, argv: list[str], deadline_s: float) -> tuple[int, str]:
         """The exit code, and the end of what it wrote to standard error."""

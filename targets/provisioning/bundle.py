@@ -49,7 +49,7 @@ def provide(ground: Ground, say: Say) -> Provisioned:
     if not found[-1]["ok"]:
         say(f"sending {runtime.name} ({bundle.archive.stat().st_size / 1e6:.0f} MB)")
         archive, lock = f"{folder}.tar.gz", f"{ground.target.workdir}/lock"
-        ground.put(bundle.archive, archive)
+        ground.bring(bundle.archive, archive)
         ground.ask_with(
             python, "unpack", _LONG_S, archive=archive, into=folder, digest=bundle.digest, lock=lock
         )

@@ -165,7 +165,7 @@ def _is_whole(ground: Ground, folder: str, digest: str) -> bool:
 
 def _send(ground: Ground, built: Bundle, folder: str) -> None:
     archive, fresh = f"{folder}.tar.gz", f"{folder}.partial-{secrets.token_hex(4)}"
-    ground.put(built.archive, archive)
+    ground.bring(built.archive, archive)
     try:
         _sh(ground, _UNPACK, [archive, fresh], "unpack the portable Python")
         try:

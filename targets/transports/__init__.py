@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -34,11 +34,12 @@ class Transport(Protocol):
         self,
         argv: Sequence[str],
         *,
-        stdin: bytes = b"",
+        stdin: Iterable[bytes] = (),
         deadline_s: float,
         on_line: Callable[[bytes], None] | None = None,
     ) -> Completed:
-        """Run a command. Its standard input stays open until it ends: the end of it says that the host is gone.
+        """Run a command. Its standard input, given in pieces that are taken as they can be sent, stays open until it
+        ends: the end of it says that the host is gone.
 
         With `on_line`, each complete line of standard output is handed over as it arrives, and
         `Completed.stdout` stays empty.

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -48,7 +48,7 @@ class LocalTransport:
         self,
         argv: Sequence[str],
         *,
-        stdin: bytes = b"",
+        stdin: Iterable[bytes] = (),
         deadline_s: float,
         on_line: Callable[[bytes], None] | None = None,
     ) -> Completed:
@@ -63,7 +63,9 @@ class LocalTransport:
             return Completed(127, b"", f"{argv[0]}: {error.strerror}\n".encode(errors="replace"))
         with process:
             try:
-                return output.completed(_converse(process, stdin, output, time.monotonic() + deadline_s))
+                return output.completed(
+                    _converse(process, iter(stdin), output, time.monotonic() + deadline_s)
+                )
             except BaseException as error:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -75,14 +77,16 @@ class LocalTransport:
         """Nothing to close."""
 
 
-def _converse(process: subprocess.Popen[bytes], stdin: bytes, output: CommandOutput, deadline: float) -> int:
+def _converse(
+    process: subprocess.Popen[bytes], stdin: Iterator[bytes], output: CommandOutput, deadline: float
+) -> int:
     """Feed and drain `process` until it ends; its return code. Raises `TimeoutError` past `deadline`."""
     assert process.stdin and process.stdout and process.stderr
     takers: dict[IO[bytes], Callable[[bytes], None]] = {
         process.stdout: output.add_stdout,
         process.stderr: output.add_stderr,
     }
-    unsent = memoryview(stdin)
+    unsent = memoryview(next(stdin, b""))
     with selectors.DefaultSelector() as selector:
         for stream in takers:
             selector.register(stream, selectors.EVENT_READ)
@@ -92,7 +96,11 @@ def _converse(process: subprocess.Popen[bytes], stdin: bytes, output: CommandOut
         while takers:
             for key, _ in selector.select(_remaining(deadline)):
                 if key.fileobj is process.stdin:
-                    unsent = _send(process.stdin, unsent)
+                    try:
+                        unsent = unsent[os.write(process.stdin.fileno(), unsent[:_CHUNK]) :]
+                        unsent = unsent or memoryview(next(stdin, b""))
+                    except BrokenPipeError:
+                        unsent = unsent[:0]  # the command does not read the rest
                     if not unsent:
                         selector.unregister(process.stdin)
                 elif data := os.read(key.fd, _CHUNK):
@@ -111,13 +119,6 @@ def _remaining(deadline: float) -> float:
     if remaining <= 0:
         raise TimeoutError
     return remaining
-
-
-def _send(stream: IO[bytes], data: memoryview) -> memoryview:
-    try:
-        return data[os.write(stream.fileno(), data[:_CHUNK]) :]
-    except BrokenPipeError:
-        return data[:0]  # the command does not read the rest
 
 
 def _copy(source: Path, destination: Path, deadline_s: float) -> None:

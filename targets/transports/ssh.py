@@ -85,12 +85,12 @@ class SshTransport:
         self,
         argv: Sequence[str],
         *,
-        stdin: bytes = b"",
+        stdin: Iterable[bytes] = (),
         deadline_s: float,
         on_line: Callable[[bytes], None] | None = None,
     ) -> Completed:
         doing = f"run {argv[0]} on {self._device}"
-        return self._run(doing, argv, [stdin], CommandOutput(on_line), deadline_s)
+        return self._run(doing, argv, stdin, CommandOutput(on_line), deadline_s)
 
     def _run(
         self,
@@ -176,7 +176,10 @@ class SshTransport:
             self._transport.open_session(timeout=_END_DEADLINE_S).close()
         except paramiko.ChannelException:
             return True  # refused, so somebody is there
-        except (paramiko.SSHException, OSError, EOFError):
+        except paramiko.SSHException as error:
+            # Paramiko may lose the new channel to the end of an old one whose number dropbear gave it again.
+            return "Timeout" not in str(error) and self._transport.is_active()
+        except (OSError, EOFError):
             return False
         return True
 
