@@ -57,7 +57,8 @@ class Device:
         self._agent = f"{target.workdir}/agents/agent-{self.agent_digest[:16]}.pyz"
         self.probe: Probe = probe(transport, python, self._agent)
         # Where the device has no Python, the first job waits for the one that provisioning brings.
-        self._python: tuple[str, ...] | None = (python,) if self.probe.python is not None else None
+        self._own_python = (python,) if self.probe.python is not None else None
+        self._python: tuple[str, ...] | None = self._own_python
         if self.probe.agent != self.agent_digest:
             self._put_bytes(content, self._agent)
 
@@ -235,6 +236,7 @@ class Device:
 
     def provision(self, say: Callable[[str], None]) -> Provisioned:
         """See that the device has its runtime, and a Python; from here on that one runs the agent."""
+        self._python = self._own_python
         provisioned = provide(self, say)
         self._python = provisioned.python
         return provisioned

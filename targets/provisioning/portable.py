@@ -70,7 +70,9 @@ UNUSED = (
     *("lib-dynload/_ctypes_test*", "lib-dynload/ossaudiodev*", "lib-dynload/_asyncio*"),
 )
 _UNPACK = 'set -e; umask 077; mkdir -p "$2"; exec tar -xzf "$1" -C "$2"'
-_PLACE = 'rm -f "$1"; if [ -e "$3" ]; then mv "$3" "$3.old$$"; rm -rf "$3.old$$" & fi; mv "$2" "$3"'
+_PLACE = (
+    'rm -f "$1"; [ ! -e "$3" ] || mv "$3" "$2.old"; mv "$2" "$3"; status=$?; rm -rf "$2.old"; exit $status'
+)
 _SHORT_S = 60.0
 _LONG_S = 900.0
 
@@ -179,7 +181,7 @@ def _send(ground: Ground, built: Bundle, folder: str) -> None:
             raise TargetError("the portable Python arrived damaged", "run again")
         _sh(ground, _PLACE, [archive, fresh, folder], "put the portable Python in place")
     finally:
-        ground.run(["rm", "-rf", archive, fresh], _SHORT_S)
+        ground.run(["rm", "-rf", fresh], _SHORT_S)
 
 
 def _sh(ground: Ground, script: str, arguments: list[str], doing: str) -> None:
