@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any
 
-from device_agents import child, environment, lock
+from device_agents import child, environment, lock, own_python
 from device_agents.channel import Emit
 from device_agents.failure import Failure
 from device_agents.job import Job
@@ -81,7 +81,7 @@ def in_worker(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
 def _worker(bundle: str | None) -> list[str]:
     # With a bundle, nothing else installed on the device may take part; without one, what is installed must.
     isolated = [] if bundle is None else ["-I", "-S"]
-    return [sys.executable, *isolated, os.path.abspath(sys.argv[0]), "worker"]
+    return [*own_python.command(), *isolated, os.path.abspath(sys.argv[0]), "worker"]
 
 
 def _answer(ended: child.Ended) -> dict[str, Any]:

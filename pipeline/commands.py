@@ -35,7 +35,7 @@ from targets.device import open_device
 from targets.errors import TargetError
 from targets.places import state_folder
 from targets.probe import probe
-from targets.provisioning.runtimes import choose
+from targets.provisioning import runtime_of as runtime_on
 from targets.target import TargetBase, connect, python_of
 
 
@@ -262,7 +262,7 @@ def runtime_of(name: str, target: TargetBase) -> str:
             f"--target {name}: its runtime is auto, which only the device can settle; "
             "name one: --runtime ai-edge-litert"
         )
-    return choose("auto", probe(connect(target), python_of(target), "")).name
+    return runtime_on(target, probe(connect(target), python_of(target), ""))
 
 
 def core_of(name: str, target: TargetBase) -> str:

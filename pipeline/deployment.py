@@ -26,7 +26,7 @@ from pipeline.stages import deploy, install, judge, measure, report
 from targets.device import Device, open_device
 from targets.errors import TargetError
 from targets.probe import Probe
-from targets.provisioning.runtimes import choose
+from targets.provisioning import runtime_of
 from targets.target import TargetBase
 
 TOOLS = ("edgepipe", "tensorflow", "keras", "numpy")
@@ -175,7 +175,7 @@ def suit_of(name: str, target: TargetBase, probe: Probe) -> Suit:
 
     Raises `UserError` where the target's file says otherwise than the device.
     """
-    runtime, core = choose(target.runtime, probe).name, target.core or probe.core
+    runtime, core = runtime_of(target, probe), target.core or probe.core
     if probe.core not in (core, None):
         raise UserError(
             f"{name}: core: the target's file says {core}, the device's processor is {probe.core}; "
@@ -243,7 +243,7 @@ def _run_target(
     try:
         known["encoded"] = _encoded_result(job)
         with open_device(name, target) as device:
-            known["device"] = device.probe.model_dump(mode="json", exclude={"agent", "features"})
+            known["device"] = device.probe.model_dump(mode="json", exclude={"agent", "free_kib", "features"})
             deployed, session = _measure_and_judge(name, device, job, progress, known)
             if known["exit_code"] == ExitCode.PASS:
                 with _timed("install", known), progress.step(f"{name}: install"):
@@ -263,13 +263,14 @@ def _measure_and_judge(
         evaluation = at_key("inputs", host.outputs["convert"])
         assert evaluation is not None
         deployed = deploy.run(device, variants, evaluation, say)
-    known["runtime"] = deployed.runtime
+    known.update(runtime=deployed.runtime, provision=deployed.provision)
     inputs = {
         name: artifact.digest
         for name, artifact in host.outputs["convert"].items()
         if name.startswith("inputs")
     }
-    known["digests"] = {"agent": device.agent_digest, "bundle": deployed.bundle_digest, **inputs}
+    sent = {} if deployed.bundle_digest is None else {"bundle": deployed.bundle_digest}
+    known["digests"] = {"agent": device.agent_digest, **sent, **inputs}
     emulated = device.target.emulated
     try:
         with _timed("measure", known), progress.step(f"{name}: measure") as say:

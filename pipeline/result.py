@@ -90,7 +90,8 @@ class TargetResult(Record):
     """All that one device said, and what follows from it.
 
     `settings` are the target's own (none of its transport's), `digests` those of the agent, the runtime's bundle and
-    the evaluation inputs: with `device` and `environment` they say whether two results may be compared.
+    the evaluation inputs: with `device` and `environment` they say whether two results may be compared. `provision`
+    is how the device got its runtime, and why so.
     """
 
     emulated: bool
@@ -99,6 +100,7 @@ class TargetResult(Record):
     settings: dict[str, Any] = {}
     runtime: str | None = None
     encoded: Encoded | None = None
+    provision: str | None = None
     digests: dict[str, str] = {}
     device: dict[str, Any] = {}
     environment: dict[str, Any] = {}

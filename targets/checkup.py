@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from targets.errors import TargetError
 from targets.privacy import ROOT
 from targets.probe import probe
-from targets.provisioning.runtimes import choose
+from targets.provisioning import choose, runtime_of
 from targets.target import TargetBase, connect, python_of
 from targets.transports import Transport
 
@@ -83,10 +83,10 @@ def _device(target: TargetBase, transport: Transport) -> Iterator[Finding]:
     try:
         found = probe(transport, python, "")
     except TargetError as error:
-        yield Finding("python", False, error.message, error.remedy)
+        yield Finding("system", False, error.message, error.remedy)
     else:
-        yield Finding("python", True, found.sentence)
-        yield _asked("runtime", lambda: choose(target.runtime, found).name)
+        yield Finding("system", True, found.sentence)
+        yield _asked("runtime", lambda: f"{runtime_of(target, found)}, as {choose(target, found)[0]}")
     for what, place in (("workdir", target.workdir), ("install_path", target.install_path)):
         yield _asked(what, lambda place=place: _room(transport, place))  # type: ignore[misc]
 

@@ -8,7 +8,6 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from targets.agent_archive import build_agent
 from targets.errors import TargetError
 from targets.privacy import ROOT, make_private
 from targets.probe import Probe, probe
-from targets.provisioning.bundle import Bundle, build_bundle
-from targets.provisioning.runtimes import choose
+from targets.provisioning import Provisioned, provide
 from targets.pushing import chunks, offset_to_go_on_from, unpacked_size
 from targets.target import TargetBase, connect, python_of
 from targets.transports import Transport
@@ -50,15 +48,6 @@ class JobFailed(TargetError):
         self.kind = kind
 
 
-@dataclass(frozen=True)
-class Provisioned:
-    """The runtime on a device: its name, and the folder and digest of its bundle there."""
-
-    runtime: str
-    folder: str
-    digest: str
-
-
 class Device:
     """An open connection. Use `open_device`, which ends it as well."""
 
@@ -66,10 +55,13 @@ class Device:
         self.name = name
         self.target = target
         self._transport = transport
-        self._python = python_of(target)
+        python = python_of(target)
         content, self.agent_digest = build_agent()
         self._agent = f"{target.workdir}/agents/agent-{self.agent_digest[:16]}.pyz"
-        self.probe: Probe = probe(transport, self._python, self._agent)
+        self.probe: Probe = probe(transport, python, self._agent)
+        # Where the device has no Python, the first job waits for the one that provisioning brings.
+        self._own_python = (python,) if self.probe.python is not None else None
+        self._python: tuple[str, ...] | None = self._own_python
         if self.probe.agent != self.agent_digest:
             make_private(transport, target.workdir)
             self._put_bytes(content, self._agent)
@@ -92,6 +84,21 @@ class Device:
 
         Raises `JobFailed` when the agent says so, `TargetError` when the stream breaks off, or past the deadline.
         """
+        if self._python is None:
+            self.provision(lambda text: None)
+        assert self._python is not None
+        return self.ask_with(self._python, do, deadline_s, on_event, payload, **job)
+
+    def ask_with(
+        self,
+        python: tuple[str, ...],
+        do: str,
+        deadline_s: float,
+        on_event: Callable[[Event], None] | None = None,
+        payload: Iterable[bytes] = (),
+        **job: Any,
+    ) -> list[Event]:
+        """The same under a Python of one's choice: the command that the agent's path is added to."""
         events: list[Event] = []
 
         def receive(line: bytes) -> None:
@@ -105,7 +112,7 @@ class Device:
 
         request = json.dumps({"version": PROTOCOL, "do": do, **job}).encode() + b"\n"
         done = self._transport.run(
-            [self._python, self._agent],
+            [*python, self._agent],
             stdin=itertools.chain([request], payload),
             deadline_s=deadline_s,
             on_line=receive,
@@ -225,26 +232,35 @@ class Device:
         return removed
 
     def provision(self, say: Callable[[str], None]) -> Provisioned:
-        """See that the device has its runtime."""
+        """See that the device has its runtime, and a Python; from here on that one runs the agent."""
         if self.probe.root and self.target.transport != "local":
             say(ROOT)
-        runtime = choose(self.target.runtime, self.probe)
-        bundle = build_bundle(runtime, self.probe)
-        folder = f"{self.target.workdir}/bundles/{bundle.digest[:16]}"
-        found = self.ask("verify", folder=folder, digest=bundle.digest, deadline_s=LONG_S)
-        if not found[-1]["ok"]:
-            say(f"sending {runtime.name} ({bundle.archive.stat().st_size / 1e6:.0f} MB)")
-            self._send(bundle, folder)
-        return Provisioned(runtime.name, folder, bundle.digest)
+        self._python = self._own_python
+        provisioned = provide(self, say)
+        self._python = provisioned.python
+        return provisioned
 
-    def _send(self, bundle: Bundle, folder: str) -> None:
-        archive = f"{folder}.tar.gz"
-        with bundle.archive.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        self._bring({archive: (digest, bundle.archive)}, unpacked_size(bundle.archive))
-        self.ask(
-            "unpack", archive=archive, into=folder, digest=bundle.digest, lock=self.lock, deadline_s=LONG_S
-        )
+    def bring(self, archive: Path, place: str) -> None:
+        """See that an archive is at `place` on the device, and room to unpack it; by the agent where it can run."""
+        unpacked = unpacked_size(archive)
+        if self._python is not None:
+            with archive.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            self._bring({place: (digest, archive)}, unpacked)
+            return
+        needed, free = archive.stat().st_size + unpacked + MARGIN_BYTES, self.probe.free_kib
+        if free is not None and free * 1024 < needed:
+            raise TargetError(
+                f"{self.name}: {needed / 1e6:,.0f} MB are needed in {self.target.workdir}, "
+                f"{free * 1024 / 1e6:,.0f} MB are free",
+                "make room on the device's disk",
+            )
+        self._transport.put(archive, place, deadline_s=LONG_S)
+
+    def run(self, argv: list[str], deadline_s: float) -> tuple[int, str]:
+        """Run a command there: its exit code, and the end of what it wrote to standard error."""
+        done = self._transport.run(argv, deadline_s=deadline_s)
+        return done.returncode, done.stderr.decode(errors="replace")
 
     def _put_bytes(self, content: bytes, destination: str) -> None:
         with tempfile.TemporaryDirectory() as folder:

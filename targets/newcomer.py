@@ -86,6 +86,8 @@ def _printable(text: str) -> str:
 
 def _runtime(found: Probe) -> tuple[str, str]:
     """ai-edge-litert where it fits: its sparse kernels run on all Arm cores, tflite-runtime's only on arm-fp16."""
+    if found.python is None:
+        return "auto", f"{found.python_problem}: one is sent along with the runtime"
     try:
         name = choose("ai-edge-litert", found).name
     except TargetError as misfit:

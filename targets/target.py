@@ -48,6 +48,11 @@ class TargetBase(BaseModel):
     python: str | None = Field(
         None, min_length=1, description="the device's Python, 3.9 or later; null: the transport's usual one"
     )
+    provision: Literal["auto", "system", "bundle", "portable"] = Field(
+        "auto",
+        description="system: the runtime that the device's Python has | bundle: sent, for the device's Python | "
+        "portable: sent with a Python of its own | auto: bundle where it fits, else portable, else system",
+    )
     runtime: Literal["auto", "tflite-runtime", "ai-edge-litert"] = Field(
         "auto",
         description="auto: tflite-runtime where it fits the device's Python and C library, else ai-edge-litert",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from targets import cores
 from targets.errors import TargetError
 from targets.probe import Probe, probe
 from targets.provisioning.bundle import build_bundle, tree_digest
@@ -74,14 +75,30 @@ def test_this_machine_answers_the_probe(tmp_path: Path) -> None:
     assert probe(transport, sys.executable, str(tmp_path / "none")).agent is None
 
 
-def test_a_device_without_python_is_told(tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match="no-such-python"):
-        probe(local.connect(local.Options()), "no-such-python", "agent")
+def test_a_device_without_python_says_what_its_shell_knows(tmp_path: Path) -> None:
+    agent = tmp_path / "agent"
+    agent.write_bytes(b"abc")
+    transport = local.connect(local.Options())
+    found, with_python = (
+        probe(transport, python, str(agent)) for python in ("no-such-python", sys.executable)
+    )
+    assert found.python is None and "no 'no-such-python' that starts" in found.python_problem
+    same = ("machine", "bits", "system", "libc", "agent", "features", "home")
+    assert found.model_dump(include=set(same)) == with_python.model_dump(include=set(same))
+    assert found.core == cores.of_this_machine() and found.free_kib
 
 
 def test_an_answer_that_is_no_pythons_is_told() -> None:
-    with pytest.raises(TargetError, match="did not answer as a Python does"):
-        probe(local.connect(local.Options()), "/bin/echo", "agent")
+    found = probe(local.connect(local.Options()), "/bin/echo", "agent")
+    assert "did not answer as a Python does" in found.python_problem
+
+
+def test_a_python_too_old_is_none(tmp_path: Path) -> None:
+    python = tmp_path / "python two"
+    python.write_text("""#!/bin/sh\necho 'warning: old'; echo '{"python": [3, 8, 10], "libc": ["", ""]}'\n""")
+    python.chmod(0o755)
+    found = probe(local.connect(local.Options()), str(python), "agent")
+    assert found.python is None and "is 3.8.10" in found.python_problem
 
 
 def test_tree_digest_known_answer(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from pipeline.sparse_tflite.suited import make_suited
 from pipeline.stages import encode
 from targets.errors import TargetError
 from targets.probe import Probe
-from targets.provisioning.runtimes import RUNTIMES
 from tests.sparse_networks import block, depthwise, pointwise, stem, tensorflow_file
 from tests.workspace import ROOT
 
@@ -133,7 +132,7 @@ def test_what_the_file_leaves_open_the_device_says(
 ) -> None:
     device = probe_of(machine, features)
     target = locate.read_target("rpi4").model_copy(update={"core": core})
-    monkeypatch.setattr(deployment, "choose", lambda *_: RUNTIMES[1])
+    monkeypatch.setattr(deployment, "runtime_of", lambda *_: "ai-edge-litert")
     assert deployment.suit_of("rpi4", target, device) == suit
 
 
@@ -148,7 +147,7 @@ def test_a_file_that_names_another_core_than_the_device_has_is_refused() -> None
 def probe_of(machine: str, features: tuple[str, ...] | None) -> Probe:
     return Probe(
         python=(3, 11, 2), implementation="cpython", machine=machine, bits=64, system="linux",
-        libc=("glibc", "2.36"), features=features, agent=None,
+        libc=("glibc", "2.36"), features=None if features is None else " ".join(features), agent=None,
     )  # fmt: skip
 
 

@@ -159,7 +159,7 @@ def findings(options: ssh.Options, **changes: object) -> dict[str, Finding]:
 def test_a_device_that_is_fit_and_is_left_as_it_was(server: ssh.Options, tmp_path: Path) -> None:
     found = findings(server, workdir=str(tmp_path / "a b" / "$(touch pwned)"))
     assert all(each.ok for each in found.values()), found
-    assert list(found) == ["reachable", "host key", "login", "python", "runtime", "workdir", "install_path"]
+    assert list(found) == ["reachable", "host key", "login", "system", "runtime", "workdir", "install_path"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -175,10 +175,12 @@ def test_what_is_wrong_is_named_and_what_needs_it_is_not_asked(
     assert not unknown.ok and fingerprint(server) in unknown.answer and "host_key: ssh-" in unknown.remedy
     make_key(tmp_path / "stranger")
     stranger = findings(but(key_file=str(tmp_path / "stranger")))
-    assert not stranger["login"].ok and "python" not in stranger
-    python = findings(server, python="no-such-python", workdir="/proc/here", install_path="/dev/null/x")
-    assert not python["python"].ok and "runtime" not in python
-    assert not python["workdir"].ok and not python["install_path"].ok
+    assert not stranger["login"].ok and "system" not in stranger
+    without = findings(server, python="no-such-python", workdir="/proc/here", install_path="/dev/null/x")
+    assert without["runtime"].answer == "tflite-runtime, as portable"
+    assert not without["workdir"].ok and not without["install_path"].ok
+    unfit = findings(server, python="no-such-python", provision="bundle")["runtime"]
+    assert not unfit.ok and "no 'no-such-python' that starts" in unfit.answer
     monkeypatch.setattr(checkup, "ROOM_BYTES", 1 << 60)
     assert "MB free" in findings(server)["workdir"].answer
 
@@ -192,8 +194,8 @@ def trial(found: TargetBase) -> acceptance.Trial:
 
 
 def test_a_device_that_is_not_fit_is_not_tried(server: ssh.Options) -> None:
-    found = acceptance.run(trial(target(server, python="no-such-python")))
-    assert [each.what for each in found if not each.ok] == ["python"] and "deploy" not in [
+    found = acceptance.run(trial(target(server, python="no-such-python", provision="bundle")))
+    assert [each.what for each in found if not each.ok] == ["runtime"] and "deploy" not in [
         each.what for each in found
     ]
 

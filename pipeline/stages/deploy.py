@@ -17,8 +17,9 @@ class Deployed:
     names where there are several."""
 
     runtime: str
-    bundle: str
-    bundle_digest: str
+    bundle: str | None
+    bundle_digest: str | None
+    provision: str
     variants: dict[str, str]
     inputs: str | dict[str, str]
     outputs: tuple[str, ...]
@@ -39,6 +40,7 @@ def run(
         runtime=provisioned.runtime,
         bundle=provisioned.folder,
         bundle_digest=provisioned.digest,
+        provision=f"{provisioned.way}: {provisioned.reason}",
         variants={name: places[artifact.digest] for name, artifact in variants.items()},
         inputs=sent if isinstance(inputs, Mapping) else sent[""],
         outputs=outputs if len(outputs) > 1 else (),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+ADDRESS = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,9 @@ CORTEX_A76 = Core(
 
 @dataclass(frozen=True)
 class Device:
-    """A Debian userland on emulated cores behind a real SSH server on 127.0.0.1:`port`.
+    """A userland on emulated cores behind a real SSH server on 127.0.0.1:`port`.
 
-    `packages` come on top of what every device has (`rootfs.BASE_PACKAGES`); `user` has no privileges.
+    `packages` come on top of what every Debian device has (`debian_userland.BASE_PACKAGES`); `user` has no privileges.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Device:
     suite: str = "bookworm"
     user: str = "pi"
     packages: tuple[str, ...] = ()
+    userland: Literal["debian", "android"] = "debian"
 
     def cpuinfo(self) -> str:
         """What `/proc/cpuinfo` says on the device."""
@@ -70,6 +74,15 @@ DEVICES = {
             core=CORTEX_A76,
             cores=4,
             port=2225,
+        ),
+        Device(
+            name="virtual-android",
+            model="Android phone (emulated)",
+            core=CORTEX_A76,
+            cores=4,
+            port=8022,
+            user="u0_a123",
+            userland="android",
         ),
     )
 }

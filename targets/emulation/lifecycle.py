@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from targets.emulation import machine, rootfs
-from targets.emulation.devices import DEVICES, Device
+from targets.emulation.devices import ADDRESS, DEVICES, Device
 from targets.errors import TargetError
 from targets.places import state_folder
 from targets.transports import ssh
@@ -37,8 +37,9 @@ mount --bind etc/cpuinfo proc/cpuinfo
 for node in null zero full random urandom tty; do mount --bind "/dev/$node" "dev/$node"; done
 mount -t devpts -o newinstance,ptmxmode=0666,mode=0620,gid=5 devpts dev/pts
 mount --bind dev/pts/ptmx dev/ptmx
-mount -t tmpfs -o mode=1777 tmpfs dev/shm
-exec chroot . /usr/sbin/sshd -D -e
+[ ! -d dev/shm ] || mount -t tmpfs -o mode=1777 tmpfs dev/shm
+shift 2
+exec chroot . "$@"
 """
 
 
@@ -107,19 +108,19 @@ def status(name: str) -> Status:
         _log_in(device, folder)
     except TargetError as error:
         return Status(name, "broken", str(error))
-    return Status(name, "up", f"{device.user}@{rootfs.ADDRESS}:{device.port}")
+    return Status(name, "up", f"{device.user}@{ADDRESS}:{device.port}")
 
 
 def processes(name: str) -> list[int]:
     """The process ids of everything that runs in the device, and of the process that holds it."""
     root = str(_folder(name) / "rootfs")
     resolved = os.path.realpath(root)
-    booting = b"".join(os.fsencode(word) + b"\0" for word in _boot_argv(name, root))
+    booting = b"".join(os.fsencode(word) + b"\0" for word in ("sh", "-c", _BOOT, "sh", root, name))
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it ended while we looked
             argv = (entry / "cmdline").read_bytes()
-            if argv.endswith(booting) or os.readlink(entry / "root") == resolved:
+            if booting in argv or os.readlink(entry / "root") == resolved:
                 found.append(int(entry.name))
     return found
 
@@ -147,8 +148,8 @@ def _devices_folder_locked() -> Iterator[None]:
         os.close(descriptor)
 
 
-def _boot_argv(name: str, root: str) -> list[str]:
-    return ["sh", "-c", _BOOT, "sh", root, name]
+def _boot_argv(device: Device, root: str) -> list[str]:
+    return ["sh", "-c", _BOOT, "sh", root, device.name, *rootfs.server(device)]
 
 
 def _start(device: Device, folder: Path) -> None:
@@ -156,12 +157,12 @@ def _start(device: Device, folder: Path) -> None:
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "QEMU_CPU": device.core.qemu}
     log = folder / "sshd.log"
     with log.open("wb") as output:
-        argv = [*_OWN_SESSION, *_OWN_NAMESPACES, *_boot_argv(device.name, str(folder / "rootfs"))]
+        argv = [*_OWN_SESSION, *_OWN_NAMESPACES, *_boot_argv(device, str(folder / "rootfs"))]
         subprocess.run(
             argv, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", check=True
         )
     deadline = time.monotonic() + _READY_DEADLINE_S
-    while "Server listening" not in (said := log.read_text(errors="replace")):
+    while rootfs.ready(device) not in (said := log.read_text(errors="replace")):
         ended = not processes(device.name)
         if ended or time.monotonic() > deadline:
             raise TargetError(
@@ -174,7 +175,7 @@ def _start(device: Device, folder: Path) -> None:
 
 def _log_in(device: Device, folder: Path) -> None:
     options = ssh.Options(
-        host=rootfs.ADDRESS,
+        host=ADDRESS,
         port=device.port,
         user=device.user,
         key_file=str(folder / "id_ed25519"),

@@ -6,34 +6,59 @@ The device needs neither pip nor a network. A bundle is named by its content, so
 from __future__ import annotations
 
 import fnmatch
-import gzip
 import hashlib
-import json
-import os
 import shutil
 import subprocess
 import sys
-import tarfile
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from targets.errors import TargetError
 from targets.places import state_folder
 from targets.probe import Probe
-from targets.provisioning.runtimes import Runtime
+from targets.provisioning import Ground, Provisioned, Say
+from targets.provisioning.runtimes import Runtime, choose
+from targets.provisioning.trees import Bundle, kept, tree_digest
+from targets.target import TargetBase, python_of
+
+__all__ = ["build_bundle", "fetch", "misfit", "provide", "tree_digest", "trim"]
 
 NEVER_NEEDED = ("*/tests", "*.pyi", "*/__pycache__", "bin", "numpy/f2py", "numpy/distutils", "numpy/doc")
 OLDEST_MANYLINUX = 17
+_LONG_S = 900.0
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """A bundle on the host; `digest` is of the tree that the archive holds, see `tree_digest`."""
+def misfit(target: TargetBase, probe: Probe) -> str:
+    """Why no bundle fits the device; empty when one does."""
+    if probe.python is None:
+        return probe.python_problem
+    try:
+        choose(target.runtime, probe)
+    except TargetError as error:
+        return error.message
+    return ""
 
-    archive: Path
-    digest: str
+
+def runtime(target: TargetBase, probe: Probe) -> str:
+    """The one whose bundle is sent."""
+    return choose(target.runtime, probe).name
+
+
+def provide(ground: Ground, say: Say) -> Provisioned:
+    """Send the bundle unless it is there, verified by the device."""
+    runtime = choose(ground.target.runtime, ground.probe)
+    bundle = build_bundle(runtime, ground.probe)
+    folder = f"{ground.target.workdir}/bundles/{bundle.digest[:16]}"
+    python = (python_of(ground.target),)
+    found = ground.ask_with(python, "verify", _LONG_S, folder=folder, digest=bundle.digest)
+    if not found[-1]["ok"]:
+        say(f"sending {runtime.name} ({bundle.archive.stat().st_size / 1e6:.0f} MB)")
+        archive, lock = f"{folder}.tar.gz", f"{ground.target.workdir}/lock"
+        ground.bring(bundle.archive, archive)
+        ground.ask_with(
+            python, "unpack", _LONG_S, archive=archive, into=folder, digest=bundle.digest, lock=lock
+        )
+    return Provisioned(runtime.name, folder, bundle.digest, python)
 
 
 def build_bundle(runtime: Runtime, probe: Probe) -> Bundle:
@@ -41,63 +66,24 @@ def build_bundle(runtime: Runtime, probe: Probe) -> Bundle:
 
     Raises `TargetError` when the packages cannot be had.
     """
+    assert probe.python is not None
     python = f"{probe.python[0]}.{probe.python[1]}"
     what = [*runtime.requirements, python, probe.architecture, *probe.libc, *runtime.unneeded, *NEVER_NEEDED]
     key = hashlib.sha256("\0".join(what).encode()).hexdigest()[:16]
     folder = state_folder() / "bundles" / f"{runtime.name}-cp{python}-{probe.architecture}-{key}"
-    found = _read(folder)
-    if found is None:
-        shutil.rmtree(folder, ignore_errors=True)
-        _build(runtime, probe, folder)
-        found = _read(folder)
-    if found is None:
-        raise TargetError(f"the bundle in {folder} is damaged", "remove the folder and run again")
-    return found
+
+    def fill(tree: Path) -> None:
+        fetch(runtime, probe, tree)
+
+    return kept(folder, fill)
 
 
-def _read(folder: Path) -> Bundle | None:
-    """The bundle in `folder`, its archive verified; None when there is none, or a damaged one."""
-    try:
-        about = json.loads((folder / "bundle.json").read_bytes())
-        with (folder / "bundle.tar.gz").open("rb") as archive:
-            whole = hashlib.file_digest(archive, "sha256").hexdigest() == about["archive"]
-        return Bundle(folder / "bundle.tar.gz", about["digest"]) if whole else None
-    except (OSError, ValueError, KeyError):
-        return None
+def fetch(runtime: Runtime, probe: Probe, tree: Path) -> None:
+    """Put the runtime's packages and numpy, for the Python and platform that `probe` describes, into a new folder.
 
-
-def tree_digest(folder: Path) -> str:
-    """sha256 over `path NUL sha256 LF` of each file below `folder`, sorted; the device computes the same."""
-    digest = hashlib.sha256()
-    for path in _files(folder):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
-    return digest.hexdigest()
-
-
-def _build(runtime: Runtime, probe: Probe, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as temporary:
-        tree, made = Path(temporary, "tree"), Path(temporary, "made")
-        _fetch(runtime, probe, tree)
-        _trim(tree, runtime.unneeded)
-        made.mkdir()
-        _pack(tree, made / "bundle.tar.gz")
-        about = {
-            "digest": tree_digest(tree),
-            "archive": hashlib.sha256((made / "bundle.tar.gz").read_bytes()).hexdigest(),
-            "packages": sorted(path.name for path in tree.glob("*.dist-info")),
-        }
-        (made / "bundle.json").write_text(json.dumps(about, indent=1))
-        try:
-            os.rename(made, folder)
-        except OSError:
-            # Another process was faster; what it built serves as well.
-            if _read(folder) is None:
-                raise
-
-
-def _fetch(runtime: Runtime, probe: Probe, tree: Path) -> None:
+    Raises `TargetError` when they cannot be had.
+    """
+    assert probe.python is not None
     python = f"{probe.python[0]}{probe.python[1]}"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", "--target", str(tree), "--no-compile", "--implementation", "cp"]
@@ -114,6 +100,7 @@ def _fetch(runtime: Runtime, probe: Probe, tree: Path) -> None:
             if probe.architecture == "armv7l"
             else "check the network; once fetched they are kept",
         )
+    trim(tree, (*NEVER_NEEDED, *runtime.unneeded))
 
 
 def _platform_tags(probe: Probe) -> Iterator[str]:
@@ -125,27 +112,9 @@ def _platform_tags(probe: Probe) -> Iterator[str]:
         yield "linux_armv7l"
 
 
-def _trim(tree: Path, unneeded: tuple[str, ...]) -> None:
+def trim(tree: Path, unneeded: tuple[str, ...]) -> None:
+    """Remove what matches a pattern, by its path in the tree."""
     for path in sorted(tree.rglob("*"), reverse=True):
         name = path.relative_to(tree).as_posix()
-        if any(fnmatch.fnmatch(name, pattern) for pattern in (*NEVER_NEEDED, *unneeded)):
+        if any(fnmatch.fnmatch(name, pattern) for pattern in unneeded):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _pack(tree: Path, archive: Path) -> None:
-    with (
-        archive.open("wb") as raw,
-        gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w") as tar,
-    ):
-        for path in _files(tree):
-            entry = tarfile.TarInfo(path.relative_to(tree).as_posix())
-            entry.size = path.stat().st_size
-            entry.mode = 0o755 if path.suffix == ".so" or ".so." in path.name else 0o644
-            with path.open("rb") as content:
-                tar.addfile(entry, content)
-
-
-def _files(folder: Path) -> list[Path]:
-    found = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())

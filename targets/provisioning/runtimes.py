@@ -23,6 +23,8 @@ class Runtime:
 
     def misfit(self, probe: Probe) -> str:
         """Why the runtime does not fit the device; empty when it does."""
+        if probe.python is None:
+            return probe.python_problem
         if probe.implementation != "cpython" or probe.python[:2] not in self.pythons:
             built = ", ".join(f"{major}.{minor}" for major, minor in self.pythons)
             has = f"{probe.implementation} {probe.python[0]}.{probe.python[1]}"

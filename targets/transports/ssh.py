@@ -173,7 +173,10 @@ class SshTransport:
             self._transport.open_session(timeout=_END_DEADLINE_S).close()
         except paramiko.ChannelException:
             return True  # refused, so somebody is there
-        except (paramiko.SSHException, OSError, EOFError):
+        except paramiko.SSHException as error:
+            # Paramiko may lose the new channel to the end of an old one whose number dropbear gave it again.
+            return "Timeout" not in str(error) and self._transport.is_active()
+        except (OSError, EOFError):
             return False
         return True
 

@@ -1,0 +1,153 @@
+"""Ways of provisioning, one contract over all; the portable Python; and glibc without the calls that kill."""
+
+from __future__ import annotations
+
+import struct
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from targets import provisioning
+from targets.device import Device
+from targets.errors import TargetError
+from targets.probe import Probe
+from targets.provisioning import glibc, portable
+from targets.provisioning.runtimes import RUNTIMES
+from targets.target import TargetBase, target_model
+from targets.transports import local
+from tests.requirements_for_tests import skip_or_fail
+from tests.tflite_files import matrix_file
+
+
+def target_of(folder: Path, **fields: Any) -> TargetBase:
+    common = {
+        "transport": "local",
+        "local": {},
+        "workdir": str(folder / "work dir"),
+        "install_path": str(folder / "i"),
+    }
+    return target_model().model_validate(common | fields)
+
+
+def phone(**changes: Any) -> Probe:
+    fields: dict[str, Any] = dict(
+        python_problem="no Python", machine="aarch64", bits=64, system="linux", libc=("bionic", "")
+    )
+    return Probe(**(fields | changes))
+
+
+PI = dict(python=(3, 11, 2), python_problem="", implementation="cpython", libc=("glibc", "2.36"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "way"),
+    [
+        (PI, "bundle"),
+        ({}, "portable"),
+        (PI | {"libc": ("musl", "")}, "portable"),
+        (PI | {"python": (3, 13, 1), "bits": 32}, "portable"),
+        (PI | {"machine": "riscv64", "runtimes": {"ai-edge-litert": "2.1.0"}}, "system"),
+    ],
+)
+def test_auto_takes_the_first_that_fits_and_says_why(
+    changes: dict[str, Any], way: str, tmp_path: Path
+) -> None:
+    chosen, reason = provisioning.choose(target_of(tmp_path), phone(**changes))
+    assert chosen == way and reason
+
+
+@pytest.mark.parametrize(
+    ("provision", "changes", "reason"),
+    [
+        ("bundle", {}, "no Python"),
+        ("system", {}, "no Python"),
+        ("system", PI, "its Python has no tflite-runtime or ai-edge-litert"),
+        ("portable", {"machine": "riscv64"}, "the device's kernel is riscv64"),
+        ("portable", {"system": "darwin"}, "the device has darwin"),
+        ("auto", {"machine": "mips"}, "no bundle: .* no portable: .* no system"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    provision: str, changes: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TargetError, match=reason):
+        provisioning.choose(target_of(tmp_path, provision=provision), phone(**changes))
+
+
+@pytest.mark.parametrize("way", provisioning.WAYS)
+def test_whatever_the_way_a_model_answers(way: str, tmp_path: Path, home: Path) -> None:
+    device = Device("here", target_of(tmp_path, provision=way), local.connect(local.Options()))
+    said: list[str] = []
+    try:
+        provisioned = device.provision(said.append)
+    except TargetError as error:
+        if way == "system" and "its Python has no" in str(error):
+            pytest.skip(str(error))
+        skip_or_fail(str(error))
+    assert provisioned.way == way and f"provision: {way}" in said[0]
+    said.clear()
+    assert device.provision(said.append) == provisioned
+    assert len(said) == 1 or way == "system", "what is there does not travel again"
+    np.save(tmp_path / "inputs.npy", np.ones((1, 4), np.float32))
+    (tmp_path / "model.tflite").write_bytes(matrix_file(np.ones((3, 4), np.float32), at="dense"))
+    device.ask(
+        "measure",
+        lock=device.lock,
+        bundle=provisioned.folder,
+        runtime=provisioned.runtime,
+        threads=1,
+        variants={"one": str(tmp_path / "model.tflite")},
+        inputs=str(tmp_path / "inputs.npy"),
+        steps=[{"kind": "evaluate", "variant": "one", "outputs": str(tmp_path / "out.npy")}],
+        protocol={},
+        step_deadline_s=60,
+    )
+    assert np.load(tmp_path / "out.npy").tolist() == [[4, 4, 4]]
+
+
+def test_a_portable_that_was_damaged_is_sent_again(tmp_path: Path, home: Path) -> None:
+    device = Device("here", target_of(tmp_path, provision="portable"), local.connect(local.Options()))
+    try:
+        sent = device.provision(lambda text: None)
+    except TargetError as error:
+        skip_or_fail(str(error))
+    said: list[str] = []
+    Path(sent.python[0]).write_bytes(b"no loader")
+    device.provision(said.append)
+    assert "sending Python" in said[1]
+    assert [path.name for path in (tmp_path / "work dir" / "bundles").iterdir()] == [
+        Path(sent.python[0]).parent.name
+    ]
+
+
+def test_a_portable_takes_35_mb_at_most(home: Path) -> None:
+    try:
+        built = portable.build_portable(RUNTIMES[-1], portable.inside("x86_64"), print)
+    except TargetError as error:
+        skip_or_fail(str(error))
+    assert built.archive.stat().st_size < 35e6
+    with tarfile.open(built.archive) as archive:
+        assert {"ld.so", "bin/python3.11", "lib/libc.so.6"} <= set(archive.getnames())
+
+
+MOV_X8, MOV_W8, MOV_X0, SVC, NOP, BL = 0xD2800008, 0x52800008, 0xD2800000, 0xD4000001, 0xD503201F, 0x94000000
+
+
+def code(*words: int) -> bytes:
+    """An ELF file of arm64 as far as it is looked at: its head, then these instructions."""
+    return b"\x7fELF".ljust(18, b"\0") + struct.pack("<H", 183) + struct.pack(f"<{len(words)}I", *words)
+
+
+def test_a_call_that_kills_becomes_one_that_is_missing_and_no_other_changes() -> None:
+    robust, read = MOV_X8 | 99 << 5, MOV_W8 | 63 << 5
+    before = (robust, NOP, SVC, read, SVC, MOV_X0 | 235 << 5, NOP, BL, BL)
+    after = (robust, NOP, 0x928004A0, read, SVC, MOV_X0 | 235 << 5, NOP, 0x92800000, BL)
+    assert glibc.without_system_calls(code(*before)) == code(*after)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF".ljust(18, b"\0") + b"\x3e\0", b"text"])
+def test_what_is_no_arm64_library_stays(content: bytes) -> None:
+    assert glibc.without_system_calls(content) == content
