@@ -36,9 +36,15 @@ def install(job: Job, emit: Emit) -> None:
         _fill(os.path.join(folder, version), model, digest, manifest)
         before = _target(os.path.join(folder, "current"))
         path = os.path.join(folder, "current", "model.tflite")
-        with _switched(job, os.path.join(folder, "current"), version):
-            health = _check(job.part("check"), path) if job.fields.get("check") else None
-            restarted = _restart(job)
+        try:
+            with _switched(job, os.path.join(folder, "current"), version):
+                health = _check(job.part("check"), path) if job.fields.get("check") else None
+                restarted = _restart(job)
+        except BaseException:
+            if before != version:
+                # Else it would be what a rollback takes for the version before.
+                shutil.rmtree(os.path.join(folder, version), ignore_errors=True)
+            raise
         if before != version:
             _forget(os.path.join(folder, "versions"), {version, before})
     emit({"event": "installed", "path": path, "previous": previous, "health": health, "restart": restarted})

@@ -27,19 +27,26 @@ def free_bytes(path: str) -> int:
 
 
 def size_of(path: str) -> int:
-    """The bytes of a file, or of all files in a folder."""
-    total = os.lstat(path).st_size if not os.path.isdir(path) else 0
+    """The bytes of a file, or of all files in a folder; of what another job removes meanwhile, none."""
+    paths = [] if os.path.isdir(path) else [path]
     for root, _, names in os.walk(path):
-        total += sum(os.lstat(os.path.join(root, name)).st_size for name in names)
+        paths += [os.path.join(root, name) for name in names]
+    total = 0
+    for each in paths:
+        with contextlib.suppress(FileNotFoundError):
+            total += os.lstat(each).st_size
     return total
 
 
 def remove(path: str) -> None:
-    """Delete a file, a link, or a folder with all that is in it."""
+    """Delete a file, a link, or a folder with all that is in it, whoever else is at it."""
     if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
+        while os.path.isdir(path):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(path)
     else:
-        os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def make_room(rules: Job, keep: Collection[str], incoming: int) -> list[str]:
@@ -53,7 +60,8 @@ def make_room(rules: Job, keep: Collection[str], incoming: int) -> list[str]:
     entries = []
     for folder in (os.path.expanduser(folder) for folder in rules.texts("folders")):
         for entry in os.scandir(folder) if os.path.isdir(folder) else []:
-            entries.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
+            with contextlib.suppress(FileNotFoundError):
+                entries.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
     sizes = {path: size_of(path) for _, path in entries}
     excess = sum(sizes.values()) + incoming - rules.integer("quota_bytes", 0)
     removed = []

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from device_agents import tidying
+from device_agents.job import Job
 from tests.agent_process import Agent
 
 GOOD, WRONG, HALTING = "pass", "self.values[0] = self.values[0] + 1", "os._exit(3)"
@@ -133,3 +135,33 @@ def test_rolling_back_and_forth(agent: Agent) -> None:
     ).write_text("damaged")
     assert "is damaged" in agent.error(**place)["message"]
     assert installed(agent) == "pass # two"
+
+
+def test_what_failed_is_no_version_to_go_back_to(agent: Agent) -> None:
+    place = {"do": "rollback", "install_path": str(agent.folder / "installed"), "lock": str(agent.lock)}
+    agent.answer(**job(agent, GOOD))
+    agent.answer(**job(agent, "pass # two"))
+    assert agent.error(**job(agent, "pass # three", "false"))["kind"] == "restart"
+    assert installed(agent) == "pass # two"
+    agent.answer(**place)
+    assert installed(agent) == GOOD
+
+
+def test_two_hosts_make_room_at_once(tmp_path: Path) -> None:
+    """What one has listed, the other removes: injected between the two."""
+    folder = tmp_path / "objects"
+    folder.mkdir()
+    for name in "abc":
+        (folder / name).write_bytes(b"x" * 100)
+        os.utime(folder / name, (1, 1))
+    rules = Job({"folders": [str(folder)], "quota_bytes": 0, "unused_s": 10, "recent_s": 0})
+
+    def meanwhile(path: str) -> int:
+        (folder / "b").unlink(missing_ok=True)
+        return os.lstat(path).st_size if os.path.exists(path) else 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tidying, "size_of", meanwhile)
+        assert len(tidying.make_room(rules, (), 0)) == 3
+    assert list(folder.iterdir()) == []
+    assert tidying.size_of(str(folder / "b")) == 0
