@@ -50,6 +50,8 @@ def make_sparse(
             return content, decisions
         encode(model, choices)
         _drop_unused_data(model)
+        _drop_unused_codes(model)
+        _drop_empty_quantisation(model)
         written = write_model(model)
     if len(written) < len(content):
         return written, decisions
@@ -105,3 +107,24 @@ def _drop_unused_data(model: Any) -> None:
     for index, buffer in enumerate(model.buffers):
         if index not in used:
             buffer.data = None
+
+
+def _drop_unused_codes(model: Any) -> None:
+    """Leave out the operators that no graph has any more, such as one of which all now are of a higher version."""
+    operators = [operator for graph in model.subgraphs for operator in graph.operators or []]
+    used = sorted({operator.opcodeIndex for operator in operators})
+    place = {index: at for at, index in enumerate(used)}
+    model.operatorCodes = [model.operatorCodes[index] for index in used]
+    for operator in operators:
+        operator.opcodeIndex = place[operator.opcodeIndex]
+
+
+def _drop_empty_quantisation(model: Any) -> None:
+    """Leave out the tables in which the converter says of a tensor of real numbers that it is not quantised."""
+    for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
+        found = tensor.quantization
+        if found is not None and not any(
+            value is not None and np.size(value)
+            for value in (found.min, found.max, found.scale, found.zeroPoint, found.details)
+        ):
+            tensor.quantization = None
