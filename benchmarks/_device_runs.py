@@ -89,7 +89,7 @@ class Worker:
         command += [f"{self.folder}/archive.zip", str(RUN_S)]
         transport = connect(self.target)
         try:
-            done = transport.run(command, stdin=asked.encode(), deadline_s=PROCESS_S, on_line=lines.append)
+            done = transport.run(command, stdin=[asked.encode()], deadline_s=PROCESS_S, on_line=lines.append)
         finally:
             transport.close()
         said = done.stderr.decode(errors="replace").strip().splitlines()

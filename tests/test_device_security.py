@@ -109,11 +109,11 @@ def test_our_own_workdir_is_closed_to_others(tmp_path: Path) -> None:
 def test_root_is_told_what_that_means(
     server: ssh.Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def choose(*_: object) -> None:
+    def provide(*_: object) -> None:
         raise LookupError
 
     said: list[str] = []
-    monkeypatch.setattr("targets.device.choose", choose)
+    monkeypatch.setattr("targets.device.provide", provide)
     with open_device("board", target(server, tmp_path)) as device:
         with pytest.raises(LookupError):
             device.provision(said.append)
