@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.sparse_tflite import stored_weights
 from pipeline.sparse_tflite.encode import encode
-from pipeline.sparse_tflite.flatbuffer import read_model
+from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.operators import read_graphs, view
 from tests.sparse_networks import dense_file, network, sparse_file, tensorflow_file
 from tests.tflite_files import matrix_file
@@ -93,3 +94,18 @@ def test_blocks_that_hold_a_value(width: int) -> None:
     rows = weights.values.reshape(8, 8 // width, width)
     assert used.tolist() == [[bool(block.any()) for block in row] for row in rows]
     assert weights.nonzero_blocks(3) is None
+
+
+@pytest.mark.parametrize(("shape", "order"), [((0, 1 << 30), (0, 1)), ((1 << 20, 2), (0, 0))])
+def test_sizes_that_the_shape_does_not_account_for_are_not_expanded(
+    shape: tuple[int, int], order: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(_: object) -> None:
+        raise AssertionError("these are many gigabytes")
+
+    monkeypatch.setattr(stored_weights, "decode", forbidden)
+    model = read_model(matrix_file(np.ones((4, 4), np.float32)), "bomb")
+    tensor = model.subgraphs[0].tensors[1]
+    tensor.shape, tensor.sparsity.traversalOrder = shape, order
+    (graph,) = read_graphs(write_model(model), "bomb")
+    assert graph.operators[-1].weights is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -99,11 +100,14 @@ def _expand(tensor: Any, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarr
     sparsity, rank = tensor.sparsity, len(shape)
     order, blocks = numbers(sparsity.traversalOrder), numbers(sparsity.blockMap)
     metadata = vector(sparsity.dimMetadata)
+    if sorted(order[:rank]) != list(range(rank)) or 0 in shape:
+        # Sizes that the product of the shape does not show.
+        return None
     if len(order) != len(metadata) or order[rank:] != [rank] * len(blocks) or len(blocks) > 1:
         return None
     levels = tuple(_level(each) for each in metadata[:rank])
     stored = values.nbytes + sum(each.segments.size + each.indices.size for each in levels if each)
-    if np.prod(shape, dtype=np.int64) > MOST_ZEROS * (stored + SMALL):
+    if math.prod(shape) > MOST_ZEROS * (stored + SMALL):
         return None
     block = (blocks[0], int(metadata[rank].denseSize)) if blocks else None
     if block and shape[block[0]] % max(block[1], 1):
