@@ -143,9 +143,7 @@ def _new_result(plan: PlanBase) -> Result:
 
 def _finish(found: Result, runs: Path) -> Result:
     """Settle the exit code and write the run: missing evidence weighs more than a failed gate."""
-    codes = [each.exit_code for each in found.targets.values()] + (
-        [int(ExitCode.GATE)] if found.error else []
-    )
+    codes = [each.exit_code for each in found.targets.values()]
     weights = (ExitCode.BUG, ExitCode.DEVICE, ExitCode.USER, ExitCode.GATE)
     code = next((each for each in weights if each in codes), ExitCode.PASS)
     found = found.model_copy(update={"exit_code": int(code)})

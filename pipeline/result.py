@@ -119,7 +119,10 @@ class TargetResult(Record):
 
 
 class Result(Record):
-    """One run: the plan as it was, the stages, the model, and each target's result under its name."""
+    """One run: the plan as it was, the stages, the model, and each target's result under its name.
+
+    `error` is why no target was tried, in documents that were of version 1: today each target says so itself.
+    """
 
     schema_version: Literal[2] = SCHEMA_VERSION
     id: str

@@ -187,8 +187,9 @@ def sync(stream: Stream, root: str) -> bool:
     except OSError as error:
         reason = f"failed: {error.strerror}".encode()
         stream.write(b"FAIL" + struct.pack("<I", len(reason)) + reason)
+        # The host need not look for an answer while it sends: what still comes is read, and dropped.
         while request == b"SEND" and next_piece(stream) is not None:
-            pass  # the host need not look for an answer while it sends
+            continue
         return False
     return True
 

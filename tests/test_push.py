@@ -47,7 +47,7 @@ def test_names_are_names_and_nothing_else(options: ssh.Options, tmp_path: Path) 
     model = tmp_path / "model.tflite"
     model.write_bytes(b"model")
     digest = hashlib.sha256(b"model").hexdigest()
-    with connected(options, folder / "work") as device:
+    with connected(options, folder / "workdir") as device:
         place = device.push({digest: model})[digest]
         event = device.install(place, digest, {"sha256": digest}, None, 0)
         assert Path(event["path"]).read_bytes() == b"model"
@@ -61,7 +61,7 @@ def test_a_read_only_home_is_a_sentence(options: ssh.Options, tmp_path: Path) ->
     with (
         _disk(tmp_path / "home", "ro,size=1m"),
         pytest.raises(TargetError, match="Read-only file system"),
-        connected(options, tmp_path / "home" / "work"),
+        connected(options, tmp_path / "home" / "workdir"),
     ):
         pass
 
@@ -71,11 +71,11 @@ def test_a_disk_too_small_is_known_beforehand(options: ssh.Options, tmp_path: Pa
     model = tmp_path / "model.tflite"
     model.write_bytes(bytes(5 << 20))
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    with _disk(tmp_path / "home", "size=8m"), connected(options, tmp_path / "home" / "work") as device:
-        with pytest.raises(TargetError, match=r"22 MB are needed in .*work, 8 MB are free") as caught:
+    with _disk(tmp_path / "home", "size=8m"), connected(options, tmp_path / "home" / "workdir") as device:
+        with pytest.raises(TargetError, match=r"22 MB are needed in .*workdir, 8 MB are free") as caught:
             device.push({digest: model})
         assert "make room" in caught.value.remedy
-        assert not (tmp_path / "home/work/objects").exists()
+        assert not (tmp_path / "home/workdir/objects").exists()
 
 
 @contextlib.contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.sparse_tflite import rewrites, runtimes
 from pipeline.sparse_tflite.decide import choose
-from pipeline.sparse_tflite.operators import read_graphs
+from pipeline.sparse_tflite.operators import Graph, read_graphs
 from pipeline.sparse_tflite.runtimes import Runtime
 from pipeline.sparse_tflite.suited import Suit, unwell
 from targets.cores import Core
@@ -44,10 +45,12 @@ def make_eligible(
     content, counts = rewrites.rewrite(dense, None, name)
     if not any(counts.values()):
         return Rewritten(dense, {}, NOTHING)
-    before, after = (_running_sparse(each, runtime, core, name) for each in (dense, content))
+    graphs = [read_graphs(each, name) for each in (dense, content)]
+    before, after = (_running_sparse(each, runtime, core) for each in graphs)
     if after <= before:
         return Rewritten(dense, {}, NOTHING)
-    if len(unwell(content, runtime, core, name)) > len(unwell(dense, runtime, core, name)):
+    ill_before, ill_after = (len(unwell(each, runtime, core)) for each in graphs)
+    if ill_after > ill_before:
         return Rewritten(dense, {}, "with them an operator would be wrong or not load")
     told = f"{after:,} weights then run sparse, {before:,} without them"
     return Rewritten(content, _applied(counts), told)
@@ -57,9 +60,8 @@ def _applied(counts: dict[str, int]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def _running_sparse(content: bytes, runtime: Runtime, core: Core, name: str) -> int:
+def _running_sparse(graphs: Sequence[Graph], runtime: Runtime, core: Core) -> int:
     """How many weights run sparse when each operator is stored as is best for it."""
-    graphs = read_graphs(content, name)
     best = choose(graphs, runtime, core)
     sizes = {
         (at, operator.weights.number): operator.weights.size

@@ -32,10 +32,10 @@ def make_suited(
     """
     with damage_is_told(name):
         graphs = read_graphs(content, name)
-        wanted, before = choose(graphs, runtime, core), _unwell(graphs, runtime, core)
+        wanted, before = choose(graphs, runtime, core), unwell(graphs, runtime, core)
         for densify in (True, False):
             sparse, decisions = make_sparse(content, name, _chooser(wanted, densify))
-            if unwell(sparse, runtime, core, name) <= before:
+            if unwell(read_graphs(sparse, name), runtime, core) <= before:
                 return sparse, decisions
     return make_sparse(content, name, _chooser({}, False))
 
@@ -76,12 +76,8 @@ def refuse_missing(content: bytes, name: str, suit: Suit) -> None:
         raise UserError(*(f"{name}: {each}" for each in sorted(missing)))
 
 
-def unwell(content: bytes, runtime: Runtime, core: Core, name: str) -> set[tuple[int, str]]:
+def unwell(graphs: Sequence[Graph], runtime: Runtime, core: Core) -> set[tuple[int, str]]:
     """The operators that would be wrong or not load, by graph and by what they write."""
-    return _unwell(read_graphs(content, name), runtime, core)
-
-
-def _unwell(graphs: Sequence[Graph], runtime: Runtime, core: Core) -> set[tuple[int, str]]:
     return {
         (at, operator.title)
         for at, graph in enumerate(graphs)

@@ -96,9 +96,9 @@ def make_twins(
 ) -> Twins:
     """A dense file with the rewrites that help, its sparse twin, and the report of rewrites, encodings and agreement.
 
-    The weights are stored as it suits a runtime and a core, or where one is not known as all runtimes read them;
-    operators are looked for in any runtime that is known. Agreement is on
-    `samples` of the inputs. Raises `Disagreement` when answers differ by more than the limit on this machine.
+    The weights are stored as it suits a runtime and a core, or where one is not known as all runtimes read them.
+    Agreement is on `samples` of the inputs. Raises `Disagreement` when answers differ by more than the limit on this
+    machine, `UserError` for an operator that the runtime, where it is known, does not have.
     """
     rewritten = make_eligible(dense, wanted, suit, NAME)
     if rewritten.content != dense:
