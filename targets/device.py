@@ -262,6 +262,10 @@ class Device:
         done = self._transport.run(argv, deadline_s=deadline_s)
         return done.returncode, done.stderr.decode(errors="replace")
 
+    def close(self) -> None:
+        """End the connection and what runs over it, whichever thread waits for that: it finds the connection lost."""
+        self._transport.close()
+
     def _put_bytes(self, content: bytes, destination: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,8 +12,11 @@ _drawing: list[tuple[Callable[[], None], Callable[[], None]]] = []
 
 
 def somebody_is_there() -> bool:
-    """Whether a question would be seen, and could be answered."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    """Whether a question would be seen, and could be answered. By the main thread alone: it is the one that Ctrl-C
+    reaches, and no two questions stand on a terminal at once.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    return main and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 @contextmanager

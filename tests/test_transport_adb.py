@@ -279,7 +279,7 @@ def test_a_server_that_ends(tmp_path: Path) -> None:
 
 def test_closing_cuts_what_is_under_way(options: adb.Options) -> None:
     connected = adb.connect(options)
-    with pytest.raises(TargetError, match="connection lost"):
+    with pytest.raises(TargetError, match="the connection was closed"):
         connected.run(["sh", "-c", "echo; cat"], deadline_s=30, on_line=lambda line: connected.close())
 
 

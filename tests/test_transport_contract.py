@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
@@ -273,3 +274,26 @@ def test_close_is_harmless_twice(way: Way) -> None:
     connected = way.connect()
     connected.close()
     connected.close()
+
+
+def test_close_ends_the_command_that_another_thread_waits_for(way: Way) -> None:
+    connected, processes = way.connect(), list[bytes]()
+
+    def wait() -> str:
+        with pytest.raises(TargetError) as caught:
+            connected.run(
+                ["sh", "-c", "sleep 600 & echo $!; echo $$; exec sleep 600"],
+                deadline_s=60,
+                on_line=processes.append,
+            )
+        return str(caught.value)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(wait)
+        assert until(lambda: len(processes) == 2)
+        connected.close()
+        assert "clos" in waiting.result() or "lost" in waiting.result()
+    for process in processes:
+        assert until(lambda process=process: has_ended(int(process)))
+    with pytest.raises(TargetError):
+        connected.run(["true"], deadline_s=10)

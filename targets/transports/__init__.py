@@ -47,4 +47,6 @@ class Transport(Protocol):
         """
 
     def close(self) -> None:
-        """End the connection; harmless when it has ended already."""
+        """End the connection and the commands that run over it, whichever thread waits for them; harmless when it has
+        ended already. A command that is asked of it from then on raises `TargetError`.
+        """

@@ -46,6 +46,8 @@ class AdbTransport:
         self._options = options
         self._serial = serial
         self._streams: set[Stream] = set()
+        self._running: set[_Command] = set()
+        self._closed = False
 
     def put(self, source: Path, destination: str, *, deadline_s: float) -> None:
         deadline = time.monotonic() + deadline_s
@@ -98,6 +100,8 @@ class AdbTransport:
             raise TargetError(
                 f"could not {doing}: its arguments take {len(service)} bytes; adb sends {LONGEST_REQUEST} at most"
             )
+        self._check_open(doing)
+        self._running.add(command)
         try:
             with self._service(doing, service, time.monotonic() + deadline_s) as stream:
                 try:
@@ -107,6 +111,9 @@ class AdbTransport:
         except BaseException:
             self._end(command.process)
             raise
+        finally:
+            self._running.discard(command)
+        self._check_open(doing)
         if command.process is None:
             raise TargetError(
                 f"could not {doing}: its shell answered {output.completed(status).stderr!r}",
@@ -115,6 +122,9 @@ class AdbTransport:
         return output.completed(_SIGNALLED - status if status > _SIGNALLED else status)
 
     def close(self) -> None:
+        self._closed = True
+        for command in list(self._running):
+            self._end(command.process)
         for stream in list(self._streams):
             stream.cut()
 
@@ -151,6 +161,10 @@ class AdbTransport:
         done = self.run(argv, deadline_s=max(0.01, deadline - time.monotonic()))
         if done.returncode:
             raise TargetError(f"could not {doing}: {done.stderr.decode(errors='replace').strip()}")
+
+    def _check_open(self, doing: str) -> None:
+        if self._closed:
+            raise TargetError(f"could not {doing}: the connection was closed")
 
     def _end(self, process: int | None) -> None:
         """Kill the command and all it started: the daemon only hangs up on it."""

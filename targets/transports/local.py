@@ -8,9 +8,10 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -38,6 +39,11 @@ def connect(options: Options) -> Transport:
 class LocalTransport:
     """Files are copied; a command is a child in a session of its own, so that it ends with all it started."""
 
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[int] = set()
+        self._closed = False
+
     def put(self, source: Path, destination: str, *, deadline_s: float) -> None:
         _copy(source, Path(destination), deadline_s)
 
@@ -61,20 +67,42 @@ class LocalTransport:
         except OSError as error:
             # What a shell answers, and so what a device answers over SSH.
             return Completed(127, b"", f"{argv[0]}: {error.strerror}\n".encode(errors="replace"))
-        with process:
+        with process, self._ended_by_close(process):
             try:
                 return output.completed(
                     _converse(process, iter(stdin), output, time.monotonic() + deadline_s)
                 )
             except BaseException as error:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                _kill(process.pid)
                 if isinstance(error, TimeoutError):
                     raise output.overdue(argv[0], deadline_s) from None
                 raise
 
     def close(self) -> None:
-        """Nothing to close."""
+        with self._lock:
+            self._closed = True
+            for process in self._running:
+                _kill(process)
+
+    @contextmanager
+    def _ended_by_close(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                _kill(process.pid)
+            self._running.add(process.pid)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(process.pid)
+        if self._closed:
+            raise TargetError("this machine: the connection was closed")
+
+
+def _kill(process: int) -> None:
+    """End a process and all it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)
 
 
 def _converse(

@@ -43,6 +43,8 @@ class SshTransport:
         self._transport = login.transport
         self._device = login.device
         self._has_sftp = True
+        self._running: set[_Command] = set()
+        self._closed = False
 
     def put(self, source: Path, destination: str, *, deadline_s: float) -> None:
         folder = posixpath.dirname(destination)
@@ -100,6 +102,7 @@ class SshTransport:
         end_input: bool = False,
     ) -> Completed:
         command = _Command(output)
+        self._running.add(command)
         try:
             with self._channel(doing, deadline_s) as (channel, overdue):
                 status = command.run(channel, argv, stdin, end_input=end_input)
@@ -108,6 +111,10 @@ class SshTransport:
         except BaseException:
             self._end(command.process)
             raise
+        finally:
+            self._running.discard(command)
+        if self._closed:
+            raise TargetError(f"could not {doing}: the connection was closed")
         if status < 0 and not self._alive():
             raise self._lost(doing)
         if command.process is None:
@@ -118,6 +125,9 @@ class SshTransport:
         return output.completed(status)
 
     def close(self) -> None:
+        self._closed = True
+        for command in list(self._running):
+            self._end(command.process)
         self._login.close()
 
     @contextmanager

@@ -1,0 +1,190 @@
+"""One target of a deploy, from its files to its verdict: sent, measured, judged, installed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.artifacts import Artifact
+from pipeline.at_once import AtOnce
+from pipeline.engine import HostRun
+from pipeline.errors import ExitCode, UserError
+from pipeline.models.data import load_samples
+from pipeline.models.samples import at_key
+from pipeline.plan import PlanBase
+from pipeline.progress import Progress
+from pipeline.result import Encoded, TargetResult, VariantFile
+from pipeline.sparse_tflite.suited import Suit
+from pipeline.stages import deploy, install, judge, measure
+from targets.device import Device
+from targets.errors import TargetError
+from targets.target import TargetBase
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done on a target: the plan, what the host made of it, and what its files are to suit."""
+
+    name: str
+    target: TargetBase
+    plan: PlanBase
+    host: HostRun
+    suit: Suit
+
+    @property
+    def encoded(self) -> dict[str, Artifact]:
+        return self.host.encoded[self.suit]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        report: dict[str, Any] = self.encoded["report"].read_json()
+        return report
+
+    @property
+    def variants(self) -> dict[str, Artifact]:
+        return self.host.variants(self.suit)
+
+
+def run_target(
+    job: Job, run_id: str, at_once: AtOnce, progress: Progress, known: dict[str, Any]
+) -> TargetResult:
+    """One target; `known` holds at any moment what has been found out. What the device or the user does wrong is in
+    the result.
+    """
+    target = job.target
+    known.update(settings=settings(target), started=now())
+    try:
+        known["encoded"] = _encoded_result(job)
+        with at_once.device(job.name, target) as device:
+            known["device"] = device.probe.model_dump(mode="json", exclude={"agent", "free_kib", "features"})
+            # Two that work on this machine at once would measure each other.
+            here = target.emulated or target.transport == "local"
+            with at_once.this_machine if here else contextlib.nullcontext():
+                deployed = _deploy(device, job, progress, known)
+                session = _measure(device, deployed, job, progress, known)
+            with at_once.this_machine:
+                _judge(device, session, job, known)
+            if known["exit_code"] == ExitCode.PASS:
+                with _timed("install", known), progress.step(f"{job.name}: install"):
+                    known["installed"] = _install(device, job, known, run_id, deployed, session)
+    except (TargetError, UserError) as error:
+        code = ExitCode.DEVICE if isinstance(error, TargetError) else ExitCode.USER
+        return failed(target, str(error), code, known)
+    return TargetResult(emulated=target.emulated, transport=target.transport, **known)
+
+
+def failed(target: TargetBase, error: str, code: ExitCode, known: Mapping[str, Any]) -> TargetResult:
+    """The result of a target that came to no good end, with all that is known of it."""
+    first = error.splitlines()[0]
+    if "winner" in known:
+        headline = f"measured, but not installed, or not surely; edgepipe status tells: {first}"
+    elif "measurements" in known:
+        headline = f"measured, but not judged, nothing installed: {first}"
+    else:
+        headline = f"no evidence from the device, nothing installed: {first}"
+    ended = {"error": error, "exit_code": int(code), "headline": headline}
+    return TargetResult(emulated=target.emulated, transport=target.transport, **{**known, **ended})
+
+
+def settings(target: TargetBase) -> dict[str, Any]:
+    """What the result tells of a target's file: all but how it is reached."""
+    return target.model_dump(mode="json", include=set(TargetBase.model_fields) - {"transport", "emulated"})
+
+
+def now() -> str:
+    """This moment, as the result tells it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _encoded_result(job: Job) -> Encoded:
+    report, (runtime, core) = job.report, job.suit
+    return Encoded(
+        runtime=runtime,
+        core=core,
+        rewrites=report["rewrites"],
+        rewrites_reason=report["rewrites_reason"],
+        encodings=tuple(report["encodings"]),
+        agreement=report["agreement"],
+        variants={
+            name: VariantFile(digest=file.digest, bytes=file.path.stat().st_size)
+            for name, file in job.variants.items()
+        },
+    )
+
+
+def _deploy(device: Device, job: Job, progress: Progress, known: dict[str, Any]) -> deploy.Deployed:
+    """Runtime, models and inputs are on the device."""
+    converted = job.host.outputs["convert"]
+    with _timed("deploy", known), progress.step(f"{job.name}: deploy") as say:
+        evaluation = at_key("inputs", converted)
+        assert evaluation is not None
+        deployed = deploy.run(device, job.variants, evaluation, say)
+    inputs = {key: artifact.digest for key, artifact in converted.items() if key.startswith("inputs")}
+    sent = {} if deployed.bundle_digest is None else {"bundle": deployed.bundle_digest}
+    known.update(
+        runtime=deployed.runtime,
+        provision=deployed.provision,
+        digests={"agent": device.agent_digest, **sent, **inputs},
+    )
+    return deployed
+
+
+def _measure(
+    device: Device,
+    deployed: deploy.Deployed,
+    job: Job,
+    progress: Progress,
+    known: dict[str, Any],
+) -> measure.Session:
+    """What the device said; `known` holds it also where it broke off."""
+    emulated = device.target.emulated
+    try:
+        with _timed("measure", known), progress.step(f"{job.name}: measure") as say:
+            session = measure.run(job.plan.measure, device, deployed, say)
+    except measure.BrokenOff as error:
+        measurements = judge.measurements_of(error.session, job.variants, emulated)
+        known.update(measurements=measurements, environment=error.session.environment)
+        raise
+    measurements = judge.measurements_of(session, job.variants, emulated)
+    known.update(measurements=measurements, environment=session.environment)
+    return session
+
+
+def _judge(device: Device, session: measure.Session, job: Job, known: dict[str, Any]) -> None:
+    """What follows from what the device said."""
+    plan, host, variants = job.plan, job.host, job.variants
+    truth = load_samples("targets", host.outputs["data"])
+    measurements = judge.with_metric(
+        known["measurements"], session, plan.metric.source, host.files.metric, truth, plan.metric.output
+    )
+    sizes = {variant: artifact.path.stat().st_size for variant, artifact in variants.items()}
+    quantum = job.report["quantum"]
+    known.update(judge.run(plan, session, measurements, sizes, device.target.emulated, quantum))
+
+
+@contextlib.contextmanager
+def _timed(phase: str, known: dict[str, Any]) -> Iterator[None]:
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        known.setdefault("seconds", {})[phase] = round(time.monotonic() - started, 3)
+
+
+def _install(
+    device: Device,
+    job: Job,
+    known: Mapping[str, Any],
+    run_id: str,
+    deployed: deploy.Deployed,
+    session: measure.Session,
+) -> Any:
+    variant = known["winner"].variant
+    model = job.variants[variant]
+    encodings = [each["encoding"] for each in job.report["encodings"]]
+    labels = job.host.report("data")["labels"]
+    manifest = install.manifest(model, variant, encodings, known["runtime"], labels, job.plan.name, run_id)
+    return install.run(device, model, manifest, deployed, session.outputs[variant])
