@@ -143,6 +143,8 @@ def _depthwise(kernel: int, strides: int, padding: Any, **options: Any) -> Block
         if min(tensor.shape[1:3]) < kernel - 2:
             return tensor
         padded, how = _padded(padding, tensor)
+        if how == "valid" and min(padded.shape[1:3]) < kernel:
+            return tensor
         layer = keras.layers.DepthwiseConv2D(kernel, strides, how, activation=_activation(random), **options)
         made = layer(padded)
         return _pointwise()(random, made) if random.random() < 0.85 else made
