@@ -136,7 +136,7 @@ def judge(made: Fleet, night: int, threshold: float, seed: int) -> Night:
             p_steps[rows] = nights.confirm_steps(
                 series[rows], seen.steps.at[rows], seen.steps.alike[rows], means, threshold
             )
-    return Night(seen.rerun, *nights.alarms(seen, p_pairs, p_steps))
+    return Night(seen.rerun, *nights.alarms(seen.p_pairs, p_pairs, seen.p_steps, p_steps))
 
 
 THRESHOLD = 0.005

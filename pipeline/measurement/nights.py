@@ -77,11 +77,11 @@ def confirm_steps(
 
 
 def alarms(
-    seen: Suspicion, confirmed_pairs: np.ndarray, confirmed_steps: np.ndarray
+    p_pairs: np.ndarray, confirmed_pairs: np.ndarray, p_steps: np.ndarray, confirmed_steps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which series (m,) regressed in the night, and which over the nights, each corrected for all series of the night.
     The p of reruns that were not made does not count.
     """
-    pairs = two_stage(seen.p_pairs, confirmed_pairs, SUSPECT_IN_THE_NIGHT)
-    steps = two_stage(seen.p_steps, confirmed_steps, SUSPECT_OVER_NIGHTS)
+    pairs = two_stage(p_pairs, confirmed_pairs, SUSPECT_IN_THE_NIGHT)
+    steps = two_stage(p_steps, confirmed_steps, SUSPECT_OVER_NIGHTS)
     return benjamini_hochberg(pairs, FALSE_IN_THE_NIGHT), benjamini_hochberg(steps, FALSE_OVER_NIGHTS)
