@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,28 @@ def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pytest.Mo
     with pytest.raises(UserError, match="half"), reading(url) as connection:
         connection.execute(text("SELECT * FROM half"))
     assert record(small(1), url) == 6
+
+
+def test_a_migration_keeps_what_was_measured(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(small(), url)
+    before = listed(url)
+    later = migrations.VERSION + 1
+
+    def step(connection: Any) -> None:
+        connection.execute(text("CREATE TABLE notes (id INTEGER)"))
+
+    monkeypatch.setattr(migrations, "VERSION", later)
+    monkeypatch.setattr(migrations, "STEPS", {**migrations.STEPS, later: step})
+    assert listed(url) == before and record(small(1), url) == 6
+    with reading(url) as connection:
+        assert migrations.version_of(connection) == later
+        assert connection.execute(text("SELECT count(*) FROM notes")).scalar_one() == 0
+
+
+def test_hosts_that_begin_at_once_do_not_disturb_each_other(url: str) -> None:
+    with ThreadPoolExecutor(8) as hosts:
+        counts = hosts.map(lambda number: record(small(number), url), [0, 1, 2, 3, 0, 1, 2, 3])
+    assert sum(counts) == len(listed(url)) == 4 * 6
 
 
 def test_a_crash_at_any_moment_loses_no_finished_measurement(url: str) -> None:
