@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from sqlalchemy import Connection, Select, exists, select
 
-from pipeline.history.record import unpacked
+from pipeline.history.record import documents_in, unpacked
 from pipeline.history.tables import measurements, raw_samples
 from pipeline.measurement.measurement import Repetition
 
@@ -53,3 +54,12 @@ def repetitions_of(connection: Connection, identifier: str) -> tuple[Repetition,
     query = select(raw_samples.c.repetitions).where(raw_samples.c.measurement == identifier)
     content = connection.execute(query).scalar_one_or_none()
     return None if content is None else unpacked(content)
+
+
+def medians_of(connection: Connection, identifiers: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """The median latency of each process, in nanoseconds, of those measurements whose raw samples are there."""
+    query = select(raw_samples).where(raw_samples.c.measurement.in_(identifiers))
+    return {
+        row.measurement: tuple(float(median(each["samples_ns"])) for each in documents_in(row.repetitions))
+        for row in connection.execute(query)
+    }

@@ -48,7 +48,12 @@ def packed(repetitions: tuple[Repetition, ...]) -> bytes:
 
 def unpacked(content: bytes) -> tuple[Repetition, ...]:
     """What was packed."""
-    return tuple(map(Repetition.model_validate, json.loads(zlib.decompress(content))))
+    return tuple(map(Repetition.model_validate, documents_in(content)))
+
+
+def documents_in(content: bytes) -> list[dict[str, Any]]:
+    """What was packed, as plain documents."""
+    return list(json.loads(zlib.decompress(content)))
 
 
 def _add_measurement(
