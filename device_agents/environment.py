@@ -26,6 +26,7 @@ def observe() -> dict[str, Any]:
     return {
         "board": _board(),
         "identity": _identity(),
+        "firmware": _firmware(),
         "machine": platform.machine(),
         "kernel": platform.release(),
         "userland_bits": struct.calcsize("P") * 8,
@@ -70,6 +71,11 @@ def _identity() -> str | None:
     """Tells one board from another of its kind without telling its serial number."""
     number = _read("/proc/device-tree/serial-number") or _read("/etc/machine-id")
     return hashlib.sha256(number.encode()).hexdigest()[:16] if number else None
+
+
+def _firmware() -> str | None:
+    """The version of what starts the board: a Raspberry Pi's bootloader, a PC's BIOS."""
+    return _read("/proc/device-tree/chosen/bootloader/version") or _read("/sys/class/dmi/id/bios_version")
 
 
 def _cpu() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import commands, locate
+from pipeline.commands_history import history
 from pipeline.commands_targets import accept, targets
 from pipeline.entry import guarded
 from pipeline.errors import ExitCode, UserError
@@ -28,6 +29,7 @@ devices = typer.Typer(
 )
 app.add_typer(devices, name="devices")
 app.add_typer(targets, name="targets")
+app.add_typer(history, name="history")
 app.command("acceptance")(accept)
 
 Json = Annotated[

@@ -172,7 +172,7 @@ def _differences(before: TargetResult | None, after: TargetResult | None) -> lis
     """What keeps two sessions from being compared: another device, system, runtime or number of threads."""
     if before is None or after is None or not (before.measurements and after.measurements):
         return []
-    old, new = _fingerprint(before), _fingerprint(after)
+    old, new = fingerprint(before), fingerprint(after)
     return [
         f"{key} was {_told(old.get(key))}, is {_told(new.get(key))}"
         for key in dict.fromkeys([*old, *new])
@@ -180,8 +180,8 @@ def _differences(before: TargetResult | None, after: TargetResult | None) -> lis
     ]
 
 
-def _fingerprint(target: TargetResult) -> dict[str, Any]:
-    """What must be the same in both runs: the device and its system, the runtime and its threads."""
+def fingerprint(target: TargetResult) -> dict[str, Any]:
+    """What must be the same where times are compared: the device and its system, the runtime and its threads."""
     state: Mapping[str, Any] = target.environment.get("before") or {}
     found: dict[str, Any] = {"emulated": target.emulated, "runtime": target.runtime}
     found |= {key: state.get(key) for key in IDENTITY}

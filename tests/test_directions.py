@@ -13,6 +13,8 @@ from pipeline.source_digest import imported_modules
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("tensorflow", "keras", "sklearn", "plotly", "paramiko")
+# What a command that does not use it does not load.
+LEFT_OUT = (*HEAVY[:4], "sqlalchemy")
 KERNELS = ("pipeline/pruning/importance", "pipeline/measurement")
 # The files of pruning that lead from a Keras model to the kernels and back.
 ADAPTERS = {
@@ -109,7 +111,7 @@ def test_stages_know_no_engine() -> None:
 )
 def test_importing_pulls_in_nothing_heavy(name: str) -> None:
     script = (
-        f"import sys, {name}; print(sorted({{m.split('.')[0] for m in sys.modules}} & {set(HEAVY[:4])!r}))"
+        f"import sys, {name}; print(sorted({{m.split('.')[0] for m in sys.modules}} & {set(LEFT_OUT)!r}))"
     )
     said = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT

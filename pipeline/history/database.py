@@ -1,0 +1,111 @@
+"""The history's database: SQLite in the state folder, or what a URL names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.pool import NullPool
+
+from pipeline.errors import UserError
+from pipeline.history.migrations import migrate
+from targets.places import state_folder
+
+VARIABLE = "EDGEPIPE_HISTORY"
+EXAMPLES = "sqlite:///history.db or postgresql://user@host/edgepipe"
+# How long another writer may take before a command gives up.
+PATIENCE_S = 60
+DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "sqlite": "sqlite"}
+
+
+def default_url() -> str:
+    """$EDGEPIPE_HISTORY, else a SQLite file in the state folder."""
+    return os.environ.get(VARIABLE) or f"sqlite:///{state_folder() / 'history.db'}"
+
+
+@contextlib.contextmanager
+def writing(url: str | None = None) -> Iterator[Connection]:
+    """A transaction that is wholly in the history when the block ends, on the disk, or not at all.
+
+    The tables are made or brought to this version first. Raises `UserError` where the database cannot be had.
+    """
+    # Before anything is read, so that of two writers one waits instead of failing in the middle.
+    with _connected(url, "BEGIN IMMEDIATE") as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def reading(url: str | None = None) -> Iterator[Connection]:
+    """A transaction that keeps no writer waiting, in tables of this version."""
+    with writing(url):
+        pass
+    with _connected(url, "BEGIN") as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def _connected(url: str | None, begin: str) -> Iterator[Connection]:
+    wanted = _parsed(url or default_url())
+    where = wanted.render_as_string(hide_password=True)
+    engine = _engine(wanted, begin)
+    try:
+        with engine.connect() as connection:
+            migrate(connection, where)
+            yield connection
+            connection.commit()
+    except DBAPIError as error:
+        raise UserError(
+            f"the history at {where}: {_first_line(error.orig)}; --history or ${VARIABLE} names another"
+        ) from error
+    finally:
+        engine.dispose()
+
+
+def _parsed(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise UserError(f"the history's URL is none; expected {EXAMPLES}") from None
+    backend = url.get_backend_name()
+    if backend not in DRIVERS:
+        raise UserError(f"the history's URL begins with {backend}; expected {EXAMPLES}")
+    if backend == "sqlite" and not url.database:
+        raise UserError("the history's URL names no file; expected sqlite:///history.db")
+    return url.set(drivername=DRIVERS[backend])
+
+
+def _engine(url: URL, begin: str) -> Engine:
+    sqlite = url.get_backend_name() == "sqlite"
+    if sqlite and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"timeout": PATIENCE_S} if sqlite else {"connect_timeout": PATIENCE_S}
+    try:
+        engine = create_engine(url, poolclass=NullPool, connect_args=options)
+    except (ModuleNotFoundError, NoSuchModuleError):
+        raise UserError(
+            "a history in PostgreSQL needs the package psycopg; install it: pip install 'edgepipe[farm]'"
+        ) from None
+    if sqlite:
+        event.listen(engine, "connect", _prepare)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
+
+
+def _prepare(connection: sqlite3.Connection, record: object) -> None:
+    # Transactions are begun by us, not when sqlite3 thinks that they should be.
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {PATIENCE_S * 1000}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # What was committed is on the disk, also where the power goes.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _first_line(error: BaseException | None) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,118 @@
+"""A run's measurements into the history: all that is in them, once, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from typing import Any
+
+from sqlalchemy import Connection, Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pipeline.artifacts import canonical_json
+from pipeline.history import series
+from pipeline.history.database import writing
+from pipeline.history.tables import measurements, raw_samples, runs
+from pipeline.measurement.measurement import Measurement, Repetition
+from pipeline.result import Result, TargetResult
+
+
+def record(result: Result, url: str | None = None) -> int:
+    """Add every measurement of a run that has repetitions; returns how many were new.
+
+    `url` is the database, by default `default_url()`. What is there already stays as it is, so that a run may be
+    recorded again, or while its targets come in. Raises `UserError` where the database cannot be had.
+    """
+    rows = [
+        (name, target, measurement)
+        for name, target in result.targets.items()
+        for measurement in target.measurements.values()
+        if measurement.repetitions
+    ]
+    with writing(url) as connection:
+        _add(connection, runs, _run_row(result))
+        return sum(_add_measurement(connection, result, *row) for row in rows)
+
+
+def measurement_id(run: str, target: str, variant: str) -> str:
+    """One and the same whenever and wherever that measurement is recorded."""
+    return hashlib.sha256(canonical_json([run, target, variant])).hexdigest()
+
+
+def packed(repetitions: tuple[Repetition, ...]) -> bytes:
+    """Repetitions with all their samples, compressed."""
+    documents = [repetition.model_dump(mode="json") for repetition in repetitions]
+    return zlib.compress(json.dumps(documents, separators=(",", ":")).encode())
+
+
+def unpacked(content: bytes) -> tuple[Repetition, ...]:
+    """What was packed."""
+    return tuple(map(Repetition.model_validate, documents_in(content)))
+
+
+def documents_in(content: bytes) -> list[dict[str, Any]]:
+    """What was packed, as plain documents."""
+    return list(json.loads(zlib.decompress(content)))
+
+
+def _add_measurement(
+    connection: Connection, result: Result, name: str, target: TargetResult, measurement: Measurement
+) -> bool:
+    row = _row(result, name, target, measurement)
+    if not _add(connection, measurements, row):
+        return False
+    content = packed(measurement.repetitions)
+    _add(connection, raw_samples, {"measurement": row["id"], "repetitions": content})
+    return True
+
+
+def _add(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
+    """Insert a row unless one with its key is there; was it not?"""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table).values(row).on_conflict_do_nothing()
+    return connection.execute(statement.returning(*table.primary_key)).first() is not None
+
+
+def _run_row(result: Result) -> dict[str, Any]:
+    endings = {
+        name: {"exit_code": target.exit_code, "headline": target.headline, "error": target.error}
+        for name, target in result.targets.items()
+    }
+    return {
+        "id": result.id,
+        "created": result.created,
+        "version": result.version,
+        "plan": result.name,
+        "plan_document": json.dumps(result.plan),
+        "host": json.dumps(result.host),
+        "endings": json.dumps(endings),
+    }
+
+
+def _row(result: Result, name: str, target: TargetResult, measurement: Measurement) -> dict[str, Any]:
+    identity, variant = series.identity(target), measurement.variant
+    row: dict[str, Any] = {
+        "id": measurement_id(result.id, name, variant),
+        "run": result.id,
+        "started": target.started or result.created,
+        "plan": result.name,
+        "target": name,
+        "variant": variant,
+        "segment": series.segment(identity),
+        "emulated": target.emulated,
+        "validity": target.validity.state if target.validity else None,
+        "digest": measurement.digest,
+        "metric_name": result.model.metric if result.model else None,
+        "metric": measurement.metric,
+        "identity": json.dumps(identity),
+        "environment": json.dumps(target.environment),
+        "digests": json.dumps(target.digests),
+    }
+    if (summary := target.summaries.get(variant)) is not None:
+        for figure in ("p50_ms", "p90_ms", "p99_ms"):
+            row[figure] = getattr(summary, figure).value
+        row["peak_memory_bytes"] = summary.peak_memory_bytes
+    if target.encoded and variant in target.encoded.variants:
+        row["file_bytes"] = target.encoded.variants[variant].bytes
+    return row
