@@ -31,6 +31,7 @@ ACTIONS = {
     "install": "installation",
     "rollback": "installation",
     "status": "installation",
+    "trial": "trial",
     "measure": "session",
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -89,6 +90,12 @@ def _answer(ended: child.Ended) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(ended.stdout)
     except ValueError:
         answer = {}
+    if ended.returncode == -signal.SIGSYS:
+        raise Failure(
+            "forbidden",
+            "its process was ended for a system call that the device's sandbox does not allow (SIGSYS)",
+            stderr=ended.stderr,
+        )
     if ended.returncode != 0 or not answer:
         raise Failure(
             "crashed", f"its process ended by {ended.cause} and left no result", stderr=ended.stderr

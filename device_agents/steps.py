@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from device_agents import environment, memory, runtimes, timing
 from device_agents.failure import Failure
 from device_agents.files import replacing, sha256_of
-from device_agents.interpreter import Model
+from device_agents.interpreter import Model, Runtime
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +54,20 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
             "unhealthy", f"the installed model answers otherwise than it was measured to: off by {worst:.3g}"
         )
     return {"event": "checked", "samples": count, "difference": worst}
+
+
+def trial(request: dict[str, Any]) -> dict[str, Any]:
+    """Import the runtime and do what a measurement makes a process do besides: a product of matrices, a thread."""
+    import threading
+
+    import numpy as np
+
+    runtime = runtimes.find(request["runtime"])
+    square = np.ones((128, 128), np.float32)
+    thread = threading.Thread(target=np.matmul, args=(square, square))
+    thread.start()
+    thread.join()
+    return {"event": "tried", "versions": _versions(runtime)}
 
 
 def _answers(
@@ -110,13 +124,19 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
         },
         "clock": timing.clock(),
         "threads": request["threads"],
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "runtime": request["runtime"],
-            "runtime_version": runtime.version,
-        },
+        "versions": _versions(runtime),
         "operators": model.executed_operators(),
+    }
+
+
+def _versions(runtime: Runtime) -> dict[str, str]:
+    import numpy as np
+
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "runtime": runtime.name,
+        "runtime_version": runtime.version,
     }
 
 

@@ -37,7 +37,7 @@ def agent(tmp_path: Path) -> Agent:
         (b'{"version": 1}\n', "expected job.do to be a string. Received: nothing"),
         (
             b'{"version": 1, "do": "dance"}\n',
-            "clean, install, rollback, status, measure. Received: 'dance'",
+            "clean, install, rollback, status, trial, measure. Received: 'dance'",
         ),
         (b'{"version": 1, "do": "hash", "paths": "x"}\n', "expected job.paths to be a list of strings"),
         (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ from targets import provisioning
 from targets.device import Device
 from targets.errors import TargetError
 from targets.probe import Probe
-from targets.provisioning import glibc, portable
+from targets.provisioning import glibc, portable, trial
 from targets.provisioning.runtimes import RUNTIMES
 from targets.target import TargetBase, target_model
-from targets.transports import local
+from targets.transports import Completed, local
+from tests import android_sandbox
 from tests.requirements_for_tests import skip_or_fail
 from tests.tflite_files import matrix_file
 
@@ -77,6 +80,25 @@ def test_what_does_not_fit_is_refused(
         provisioning.choose(target_of(tmp_path, provision=provision), phone(**changes))
 
 
+def answers(device: Device, provisioned: provisioning.Provisioned, folder: Path) -> Any:
+    """What a model of ones answers there to an input of four ones."""
+    np.save(folder / "inputs.npy", np.ones((1, 4), np.float32))
+    (folder / "model.tflite").write_bytes(matrix_file(np.ones((3, 4), np.float32), at="dense"))
+    device.ask(
+        "measure",
+        lock=device.lock,
+        bundle=provisioned.folder,
+        runtime=provisioned.runtime,
+        threads=2,
+        variants={"one": str(folder / "model.tflite")},
+        inputs=str(folder / "inputs.npy"),
+        steps=[{"kind": "evaluate", "variant": "one", "outputs": str(folder / "out.npy")}],
+        protocol={},
+        step_deadline_s=60,
+    )
+    return np.load(folder / "out.npy").tolist()
+
+
 @pytest.mark.parametrize("way", provisioning.WAYS)
 def test_whatever_the_way_a_model_answers(way: str, tmp_path: Path, home: Path) -> None:
     device = Device("here", target_of(tmp_path, provision=way), local.connect(local.Options()))
@@ -91,21 +113,7 @@ def test_whatever_the_way_a_model_answers(way: str, tmp_path: Path, home: Path) 
     said.clear()
     assert device.provision(said.append) == provisioned
     assert len(said) == 1 or way == "system", "what is there does not travel again"
-    np.save(tmp_path / "inputs.npy", np.ones((1, 4), np.float32))
-    (tmp_path / "model.tflite").write_bytes(matrix_file(np.ones((3, 4), np.float32), at="dense"))
-    device.ask(
-        "measure",
-        lock=device.lock,
-        bundle=provisioned.folder,
-        runtime=provisioned.runtime,
-        threads=1,
-        variants={"one": str(tmp_path / "model.tflite")},
-        inputs=str(tmp_path / "inputs.npy"),
-        steps=[{"kind": "evaluate", "variant": "one", "outputs": str(tmp_path / "out.npy")}],
-        protocol={},
-        step_deadline_s=60,
-    )
-    assert np.load(tmp_path / "out.npy").tolist() == [[4, 4, 4]]
+    assert answers(device, provisioned, tmp_path) == [[4, 4, 4]]
 
 
 def test_a_portable_that_was_damaged_is_sent_again(tmp_path: Path, home: Path) -> None:
@@ -121,6 +129,54 @@ def test_a_portable_that_was_damaged_is_sent_again(tmp_path: Path, home: Path) -
     assert [path.name for path in (tmp_path / "work dir" / "bundles").iterdir()] == [
         Path(sent.python[0]).parent.name
     ]
+
+
+class SandboxedTransport(local.LocalTransport):
+    """This machine; the portable is started inside Android's app sandbox, which may be made stricter."""
+
+    def __init__(self, *without: str) -> None:
+        self._sandbox = [sys.executable, android_sandbox.__file__, *without]
+
+    def run(self, argv: Sequence[str], **how: Any) -> Completed:
+        at = next((at for at, word in enumerate(argv) if word.endswith("/ld.so")), len(argv))
+        return super().run([*argv[:at], *(self._sandbox if argv[at:] else []), *argv[at:]], **how)
+
+
+def sandboxed(folder: Path, *without: str) -> Device:
+    if reason := android_sandbox.unusable():
+        pytest.skip(reason)
+    return Device("phone", target_of(folder, provision="portable"), SandboxedTransport(*without))
+
+
+def sent_to(device: Device) -> provisioning.Provisioned:
+    """What it got; only what is wrong with this machine ends in a skip."""
+    try:
+        portable.build_portable(RUNTIMES[0], portable.inside("x86_64"), print)
+    except TargetError as error:
+        skip_or_fail(str(error))
+    return device.provision(lambda text: None)
+
+
+def test_a_portable_measures_inside_androids_sandbox(tmp_path: Path, home: Path) -> None:
+    device = sandboxed(tmp_path)
+    assert answers(device, sent_to(device), tmp_path) == [[4, 4, 4]]
+
+
+def test_a_sandbox_that_forbids_more_is_refused_with_the_way_out(tmp_path: Path, home: Path) -> None:
+    device = sandboxed(tmp_path, "--without", "sched_getaffinity")
+    with pytest.raises(TargetError, match="its process was ended for a system call") as refused:
+        sent_to(device)
+    assert "transport: adb" in refused.value.remedy
+    assert not [path for path in (tmp_path / "work dir" / "bundles").iterdir() if path.is_dir()]
+
+
+def test_a_python_that_a_sandbox_does_not_let_start_is_told_from_one_that_is_broken(tmp_path: Path) -> None:
+    if reason := android_sandbox.unusable():
+        pytest.skip(reason)
+    device = Device("here", target_of(tmp_path), local.connect(local.Options()))
+    trial.refuse_forbidden(device, ("false",))
+    with pytest.raises(TargetError, match="SIGSYS"):
+        trial.refuse_forbidden(device, (sys.executable, android_sandbox.__file__, sys.executable))
 
 
 def test_a_portable_takes_35_mb_at_most(home: Path) -> None:
@@ -141,6 +197,16 @@ def code(*words: int) -> bytes:
     return b"\x7fELF".ljust(18, b"\0") + struct.pack("<H", 183) + struct.pack(f"<{len(words)}I", *words)
 
 
+def test_on_x86_too_a_call_that_kills_becomes_one_that_is_missing() -> None:
+    head = b"\x7fELF".ljust(18, b"\0") + b"\x3e\0"
+    rseq, mbind, read = (struct.pack("<BI", *load) for load in ((0xB8, 334), (0xBF, 237), (0xB8, 0)))
+    between, syscall, call = b"\x48\x89\xdf", b"\x0f\x05", b"\xe8\x0a\xad\xdb\xff"
+    before = head + rseq + between + syscall + read + syscall + mbind + b"\x31\xc0" + call + call
+    after = head + struct.pack("<Bi", 0xB8, -38) + between + b"\x48\x98" + read + syscall
+    after += mbind + b"\x31\xc0" + struct.pack("<Bi", 0xB8, -1) + call
+    assert glibc.without_system_calls(before) == after
+
+
 def test_a_call_that_kills_becomes_one_that_is_missing_and_no_other_changes() -> None:
     robust, read = MOV_X8 | 99 << 5, MOV_W8 | 63 << 5
     before = (robust, NOP, SVC, read, SVC, MOV_X0 | 235 << 5, NOP, BL, BL)
@@ -149,5 +215,5 @@ def test_a_call_that_kills_becomes_one_that_is_missing_and_no_other_changes() ->
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF".ljust(18, b"\0") + b"\x3e\0", b"text"])
-def test_what_is_no_arm64_library_stays(content: bytes) -> None:
+def test_what_is_no_library_stays(content: bytes) -> None:
     assert glibc.without_system_calls(content) == content

@@ -23,7 +23,7 @@ from targets import debian
 from targets.errors import TargetError
 from targets.places import state_folder
 from targets.probe import Probe
-from targets.provisioning import Ground, Provisioned, Say, bundle, glibc
+from targets.provisioning import Ground, Provisioned, Say, bundle, glibc, trial
 from targets.provisioning.runtimes import Runtime, choose
 from targets.provisioning.trees import Bundle, kept
 from targets.target import TargetBase
@@ -99,7 +99,7 @@ def provide(ground: Ground, say: Say) -> Provisioned:
     folder = f"{ground.target.workdir}/bundles/{built.digest[:16]}"
     if not _is_whole(ground, folder, built.digest):
         say(f"sending Python and {runtime.name} ({built.archive.stat().st_size / 1e6:.0f} MB)")
-        _send(ground, built, folder)
+        _send(ground, built, folder, runtime)
     return Provisioned(runtime.name, f"{folder}/runtime", built.digest, command(folder))
 
 
@@ -122,7 +122,7 @@ def inside(machine: str) -> Probe:
 
 def build_portable(runtime: Runtime, content: Probe, say: Say) -> Bundle:
     """The archive for a machine, from the host's cache or built anew (about 30 s). Raises `TargetError`."""
-    parts = [*runtime.requirements, content.machine, SUITE, *PACKAGES, *LIBRARIES, *UNUSED, *glibc.WITHOUT]
+    parts = [*runtime.requirements, content.machine, SUITE, *PACKAGES, *LIBRARIES, *UNUSED, glibc.REVISION]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     folder = state_folder() / "bundles" / f"portable-{runtime.name}-{content.machine}-{key}"
 
@@ -170,7 +170,7 @@ def _is_whole(ground: Ground, folder: str, digest: str) -> bool:
     return bool(found[-1]["ok"])
 
 
-def _send(ground: Ground, built: Bundle, folder: str) -> None:
+def _send(ground: Ground, built: Bundle, folder: str, runtime: Runtime) -> None:
     archive, fresh = f"{folder}.tar.gz", f"{folder}.partial-{secrets.token_hex(4)}"
     ground.bring(built.archive, archive)
     try:
@@ -178,12 +178,14 @@ def _send(ground: Ground, built: Bundle, folder: str) -> None:
         try:
             found = ground.ask_with(command(fresh), "verify", _LONG_S, folder=fresh, digest=built.digest)
         except TargetError as error:
+            trial.refuse_forbidden(ground, command(fresh))
             raise TargetError(
                 f"the portable Python does not start on the device: {error.message}",
                 "name a folder from which programs may run with the target's 'workdir:'",
             ) from None
         if not found[-1]["ok"]:
             raise TargetError("the portable Python arrived damaged", "run again")
+        trial.try_out(ground, command(fresh), runtime.name, f"{fresh}/runtime")
         _sh(ground, _PLACE, [archive, fresh, folder], "put the portable Python in place")
     finally:
         ground.run(["rm", "-rf", fresh], _SHORT_S)
