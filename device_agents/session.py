@@ -38,15 +38,28 @@ def _request(job: Job, step: Job) -> dict[str, Any]:
         "variant": variant,
         "model": job.part("variants").existing(variant),
         "inputs": job.existing_paths("inputs"),
-        "bundle": None if job.fields.get("bundle") is None else job.path("bundle"),
-        "runtime": job.text("runtime"),
-        "threads": job.integer("threads", 1),
+        **how_to_run(job),
     }
     if kind == "evaluate":
         return {**request, "outputs": step.paths("outputs")}
     if kind == "time":
         return {**request, "protocol": _protocol(job.part("protocol"))}
     raise Failure("job", f"expected {step.name}.kind to be evaluate or time. Received: {kind!r}")
+
+
+def how_to_run(job: Job) -> dict[str, Any]:
+    """What a worker needs to know of the interpreter: where it comes from, and the setting that it runs models in."""
+    given = job.part("delegate") if job.fields.get("delegate") else None
+    return {
+        "bundle": None if job.fields.get("bundle") is None else job.path("bundle"),
+        "runtime": job.text("runtime"),
+        "setting": {
+            "threads": job.integer("threads", 1),
+            "xnnpack": job.truth("xnnpack", True),
+            "delegate": None if given is None else given.existing("path"),
+            "options": {} if given is None else given.mapping("options"),
+        },
+    }
 
 
 def _protocol(protocol: Job) -> dict[str, Any]:

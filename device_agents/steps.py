@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from device_agents import environment, memory, runtimes, timing
 from device_agents.failure import Failure
 from device_agents.files import replacing, sha256_of
-from device_agents.interpreter import Model
+from device_agents.interpreter import Model, Setting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,7 @@ def _answers(
 ) -> dict[str, list[NDArray[np.float32]]]:
     """The outputs of these names for each of the samples in turn."""
     runtime = runtimes.find(request["runtime"])
-    model = Model(runtime.load(request["model"], request["threads"]), request["model"])
+    model = Model(runtime.load(request["model"], Setting(**request["setting"])), request["model"])
     model.check_inputs(samples)
     model.check_outputs(names)
     outputs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
@@ -79,11 +79,11 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
 
     samples = _samples(request["inputs"])
     first = {name: np.array(array[0]) for name, array in samples.items()}
-    runtime = runtimes.find(request["runtime"])
+    runtime, setting = runtimes.find(request["runtime"]), Setting(**request["setting"])
     recorder = timing.Recorder(**request["protocol"])
     memory.reset_peak()
     before_load = memory.usage()
-    load_ns, interpreter = timing.timed(lambda: runtime.load(request["model"], request["threads"]))
+    load_ns, interpreter = timing.timed(lambda: runtime.load(request["model"], setting))
     after_load = memory.usage(request["model"])
     model = Model(interpreter, request["model"])
     model.check_inputs(samples)
@@ -109,7 +109,7 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
             "steady": steady,
         },
         "clock": timing.clock(),
-        "threads": request["threads"],
+        "threads": setting.threads,
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,

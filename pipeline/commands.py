@@ -208,6 +208,8 @@ def _suit(name: str, target: TargetBase) -> Suit | None:
         runtime = runtime_of(name, target)
     except (UserError, TargetError):
         return None
+    if not deployment.has_rules(runtime):
+        return None
     try:
         return runtime, cast(Core, core_of(name, target))
     except UserError:

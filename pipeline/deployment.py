@@ -21,6 +21,7 @@ from pipeline.models.samples import at_key
 from pipeline.plan import PlanBase
 from pipeline.progress import Progress
 from pipeline.result import Encoded, ModelResult, Result, TargetResult, VariantFile
+from pipeline.sparse_tflite import runtimes
 from pipeline.sparse_tflite.suited import Suit
 from pipeline.stages import deploy, install, judge, measure, report
 from targets.device import Device, open_device
@@ -76,7 +77,7 @@ class _Job:
 
     plan: PlanBase
     host: HostRun
-    suit: Suit
+    suit: Suit | None
 
     @property
     def encoded(self) -> dict[str, Artifact]:
@@ -153,9 +154,9 @@ def _finish(found: Result, runs: Path) -> Result:
 
 def _check_reachable(
     targets: Mapping[str, TargetBase], progress: Progress
-) -> tuple[dict[str, Suit], dict[str, TargetResult]]:
-    """What the files of each target that answers are to suit, and the results of the others."""
-    suits: dict[str, Suit] = {}
+) -> tuple[dict[str, Suit | None], dict[str, TargetResult]]:
+    """What the files of each target that answers are to suit (None: all runtimes), and the results of the others."""
+    suits: dict[str, Suit | None] = {}
     failed: dict[str, TargetResult] = {}
     for name, target in targets.items():
         try:
@@ -168,8 +169,9 @@ def _check_reachable(
     return suits, failed
 
 
-def suit_of(name: str, target: TargetBase, probe: Probe) -> Suit:
-    """The runtime and the kind of cores of a device; None for these where neither it nor the target's file tells.
+def suit_of(name: str, target: TargetBase, probe: Probe) -> Suit | None:
+    """The runtime and the kind of cores of a device; None for these where neither it nor the target's file tells, and
+    for both where the runtime is one whose rules nobody has written down.
 
     Raises `UserError` where the target's file says otherwise than the device.
     """
@@ -179,7 +181,18 @@ def suit_of(name: str, target: TargetBase, probe: Probe) -> Suit:
             f"{name}: core: the target's file says {core}, the device's processor is {probe.core}; "
             "weights would be stored for the wrong kernels; correct the file, or write core: null"
         )
-    return runtime, core
+    return (runtime, core) if has_rules(runtime) else None
+
+
+def has_rules(runtime: str) -> bool:
+    """Whether it is written down how a runtime reads sparse weights; files for one without are as all runtimes read
+    them.
+    """
+    try:
+        runtimes.load(runtime)
+    except ValueError:
+        return False
+    return True
 
 
 def _failed(target: TargetBase, error: str, code: ExitCode, known: Mapping[str, Any]) -> TargetResult:
@@ -214,7 +227,7 @@ def _model_result(plan: PlanBase, host: HostRun) -> ModelResult:
 
 
 def _encoded_result(job: _Job) -> Encoded:
-    report, (runtime, core) = job.report, job.suit
+    report, (runtime, core) = job.report, job.suit or (None, None)
     return Encoded(
         runtime=runtime,
         core=core,

@@ -82,7 +82,7 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
             lock=device.lock,
             bundle=deployed.bundle,
             runtime=deployed.runtime,
-            threads=device.target.threads,
+            **device.target.setting,
             variants=deployed.variants,
             inputs=deployed.inputs,
             steps=steps,
