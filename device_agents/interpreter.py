@@ -172,20 +172,23 @@ def executed(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
     TFLite keeps a replaced node in its list and appends the delegate's node. A node was replaced when a
     delegate's output can be traced back to it without crossing the delegate's inputs.
     """
+    place = {at: float(at) for at in range(len(nodes))}
+    for at, replaced in replaced_by(nodes).items():
+        place[at] = min(replaced, default=at) - 0.5
+        for gone in replaced:
+            place.pop(gone, None)
+    return [str(nodes[at]["op_name"]) for at in sorted(place, key=place.__getitem__)]
+
+
+def replaced_by(nodes: Sequence[Mapping[str, Any]]) -> dict[int, set[int]]:
+    """The places in the list of the operators that each delegate replaced, by its own place there, see `executed`."""
     producers = {
         int(tensor): at
         for at, node in enumerate(nodes)
         for tensor in node["outputs"]
         if not _is_delegate(node)
     }
-    place = {at: float(at) for at in range(len(nodes))}
-    for at, node in enumerate(nodes):
-        if _is_delegate(node):
-            replaced = _replaced(node, nodes, producers)
-            place[at] = min(replaced, default=at) - 0.5
-            for gone in replaced:
-                place.pop(gone, None)
-    return [str(nodes[at]["op_name"]) for at in sorted(place, key=place.__getitem__)]
+    return {at: _replaced(node, nodes, producers) for at, node in enumerate(nodes) if _is_delegate(node)}
 
 
 def _replaced(

@@ -41,10 +41,12 @@ def _request(job: Job, step: Job) -> dict[str, Any]:
         **how_to_run(job),
     }
     if kind == "evaluate":
-        return {**request, "outputs": step.paths("outputs")}
+        return {**request, "outputs": step.paths("outputs"), "look": True}
+    if kind == "profile":
+        return {**request, "seconds": step.seconds("seconds")}
     if kind == "time":
         return {**request, "protocol": _protocol(job.part("protocol"))}
-    raise Failure("job", f"expected {step.name}.kind to be evaluate or time. Received: {kind!r}")
+    raise Failure("job", f"expected {step.name}.kind to be evaluate, profile or time. Received: {kind!r}")
 
 
 def how_to_run(job: Job) -> dict[str, Any]:
@@ -79,10 +81,25 @@ def _protocol(protocol: Job) -> dict[str, Any]:
 def _run(index: int, request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
     """The event of one step, from its worker."""
     try:
-        return in_worker(request, deadline_s)
+        return _looking(request, deadline_s)
     except Failure as failure:
         what = f"step {index} ({request['kind']} {request['variant']})"
         raise Failure(failure.kind, f"{what}: {failure.message}", step=index, stderr=failure.stderr) from None
+
+
+def _looking(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+    """The event of a step. Looking into the runtime may take a process down; that it does not tell is all that comes
+    of it.
+    """
+    try:
+        return in_worker(request, deadline_s)
+    except Failure as failure:
+        if failure.kind != "crashed" or request["kind"] == "time":
+            raise
+        unknown = {"reason": f"looking at what runs failed: {failure.message}"}
+        if request["kind"] == "profile":
+            return {"event": "profiled", "operators": unknown}
+        return {**in_worker({**request, "look": False}, deadline_s), "operators": unknown}
 
 
 def in_worker(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:

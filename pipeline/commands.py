@@ -303,6 +303,7 @@ def measure(
         "validity": valid.model_dump(mode="json"),
         "summary": None if valid.state == "invalid" else summarise(measurement).model_dump(mode="json"),
         "environment": session.environment,
+        "operators": session.operators["model"].model_dump(mode="json"),
         "measurement": measurement.model_dump(mode="json"),
     }
 

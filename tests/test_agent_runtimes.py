@@ -13,12 +13,15 @@ import pytest
 
 from device_agents import runtimes
 from pipeline.artifacts import file_digest
+from pipeline.measurement.operators import Operators
 from pipeline.models.samples import NamedArrays, by_name
+from pipeline.sparse_tflite.fully_connected import make_sparse
 from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from pipeline.sparse_tflite.signature import read_signature
 from tests import external_delegate
 from tests.agent_process import PROTOCOL, Agent, time_step
 from tests.models_for_tests import write_absolute_model, write_dense_model, write_model_of_several_ports
+from tests.tflite_files import matrix_file
 
 PACKAGES = {"tflite-runtime": "tflite-runtime==2.14.0", "ai-edge-litert": "ai-edge-litert==2.3.0"}
 Bundle = tuple[str, Path | None]
@@ -179,6 +182,43 @@ def test_xnnpack_and_an_external_delegate_are_as_the_target_says(
         events = agent.answer(**job)
         assert events[2]["operators"] == operators
         np.testing.assert_array_equal(np.load(events[1]["outputs"]), answer(np.load(job["inputs"])))
+
+
+def test_what_ran_is_told_and_timed(bundle: Bundle, tmp_path: Path, library: Path) -> None:
+    agent, path = Agent(tmp_path), tmp_path / "absolute.tflite"
+    write_absolute_model(path)
+    profile = {"kind": "profile", "variant": "dense", "seconds": 0.01}
+    job = _job(agent, bundle, path, _evaluate(agent), profile)
+    job["delegate"] = {"path": str(library), "options": {}}
+    _, evaluated, profiled, *_ = agent.answer(**job)
+    for event, timed in ((evaluated, False), (profiled, True)):
+        found = Operators.model_validate(event["operators"])
+        assert [(node.by, node.took) for node in found.nodes] == [
+            ("TfLiteXNNPackDelegate", ("FLOOR",)),
+            ("OnlyAbs", ("ABS",)),
+            ("TfLiteXNNPackDelegate", ("CEIL",)),
+        ]
+        assert [bool(node.kernels) for node in found.nodes] == [True, False, True]
+        assert [node.sparse for node in found.nodes] == [False, None, False]
+        assert [node.ns is not None and node.ns > 0 for node in found.nodes] == 3 * [timed]
+        assert (found.account is not None) is timed and (found.runs > 0) is timed
+        assert found.sentences == (
+            "XNNPACK took 2 of 3 operators in 2 parts",
+            "OnlyAbs took 1 of 3 operators",
+            "sparse kernels: not told",
+        )
+
+
+def test_a_sparse_kernel_of_the_runtimes_own_is_told(bundle: Bundle, tmp_path: Path) -> None:
+    agent, matrix = Agent(tmp_path), np.zeros((512, 4), np.float32)
+    matrix[::8, 2] = 1
+    dense = matrix_file(matrix, at="dense")
+    for content, ran in ((dense, "none ran"), (make_sparse(dense)[0], "FULLY_CONNECTED ran")):
+        path = tmp_path / "matrix.tflite"
+        path.write_bytes(content)
+        job = _job(agent, bundle, path, _evaluate(agent))
+        found = Operators.model_validate(agent.answer(**job)[1]["operators"])
+        assert found.sentences[-1] == f"sparse kernels: {ran}"
 
 
 def test_a_delegate_that_does_not_serve_is_told(bundle: Bundle, tmp_path: Path, library: Path) -> None:

@@ -17,6 +17,8 @@ def import_interpreter() -> tuple[str, ModuleType]:
     """The version that is installed, and the module of its interpreter, without the rest of TensorFlow where its files
     are laid out as they are today.
     """
+    if INTERPRETER in sys.modules:
+        return _version(), sys.modules[INTERPRETER]
     found = importlib.util.find_spec("tensorflow")
     if found is None or found.submodule_search_locations is None:
         raise ImportError("there is no tensorflow here")
