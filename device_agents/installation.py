@@ -102,9 +102,7 @@ def _check(check: Job, model: str) -> dict[str, Any]:
         "model": model,
         "inputs": check.existing_paths("inputs"),
         "golden": check.existing_paths("golden"),
-        "bundle": None if check.fields.get("bundle") is None else check.path("bundle"),
-        "runtime": check.text("runtime"),
-        "threads": check.integer("threads", 1),
+        **session.how_to_run(check),
     }
     event = session.in_worker(request, check.seconds("deadline_s"))
     return {"samples": event["samples"], "difference": event["difference"]}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from device_agents.failure import Failure
 
@@ -14,23 +14,54 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """How an interpreter runs its models: with so many threads, with XNNPACK or on the runtime's own kernels alone, and
+    with an external delegate, the library at `delegate` made with `options`, which is offered the operators first.
+    """
+
+    threads: int = 1
+    xnnpack: bool = True
+    delegate: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Runtime:
-    """One runtime package: its interpreter type and its version."""
+    """One runtime package and its version; `module` has its Interpreter, OpResolverType and load_delegate."""
 
     name: str
     version: str
-    interpreter_type: Callable[..., Any]
+    module: Any
 
-    def load(self, path: str, threads: int) -> Any:
-        """An interpreter with its tensors allocated. Raises Failure("model") with the runtime's own words."""
+    def load(self, path: str, setting: Setting, first: Sequence[Any] = ()) -> Any:
+        """An interpreter with its tensors allocated; delegates in `first` are offered the operators before all others.
+        Raises Failure("model") with the runtime's own words, Failure("job") where the setting's delegate is at fault.
+        """
+        asked: dict[str, Any] = {"model_path": path, "num_threads": setting.threads}
+        if not setting.xnnpack:
+            resolvers = self.module.OpResolverType
+            asked["experimental_op_resolver_type"] = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        delegates = [*first, *self._delegates(setting)]
+        if delegates:
+            asked["experimental_delegates"] = delegates
         try:
-            interpreter = self.interpreter_type(model_path=path, num_threads=threads)
+            interpreter = self.module.Interpreter(**asked)
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise Failure(
                 "model", f"{self.name} {self.version} cannot load {path}: {str(error).strip()}"
             ) from None
         return interpreter
+
+    def _delegates(self, setting: Setting) -> list[Any]:
+        if setting.delegate is None:
+            return []
+        try:
+            return [self.module.load_delegate(setting.delegate, dict(setting.options))]
+        except (ValueError, OSError, AttributeError) as error:
+            raise Failure(
+                "job", f"{self.name} {self.version} cannot use the delegate {setting.delegate}: {error}"
+            ) from None
 
 
 class Model:
@@ -141,20 +172,23 @@ def executed(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
     TFLite keeps a replaced node in its list and appends the delegate's node. A node was replaced when a
     delegate's output can be traced back to it without crossing the delegate's inputs.
     """
+    place = {at: float(at) for at in range(len(nodes))}
+    for at, replaced in replaced_by(nodes).items():
+        place[at] = min(replaced, default=at) - 0.5
+        for gone in replaced:
+            place.pop(gone, None)
+    return [str(nodes[at]["op_name"]) for at in sorted(place, key=place.__getitem__)]
+
+
+def replaced_by(nodes: Sequence[Mapping[str, Any]]) -> dict[int, set[int]]:
+    """The places in the list of the operators that each delegate replaced, by its own place there, see `executed`."""
     producers = {
         int(tensor): at
         for at, node in enumerate(nodes)
         for tensor in node["outputs"]
         if not _is_delegate(node)
     }
-    place = {at: float(at) for at in range(len(nodes))}
-    for at, node in enumerate(nodes):
-        if _is_delegate(node):
-            replaced = _replaced(node, nodes, producers)
-            place[at] = min(replaced, default=at) - 0.5
-            for gone in replaced:
-                place.pop(gone, None)
-    return [str(nodes[at]["op_name"]) for at in sorted(place, key=place.__getitem__)]
+    return {at: _replaced(node, nodes, producers) for at, node in enumerate(nodes) if _is_delegate(node)}
 
 
 def _replaced(

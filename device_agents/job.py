@@ -100,6 +100,13 @@ class Job:
             raise self._refuse(key, "a number from 0 to 1")
         return float(value)
 
+    def truth(self, key: str, default: bool) -> bool:
+        """true or false; the default where it is left out."""
+        value = self.fields.get(key, default)
+        if not isinstance(value, bool):
+            raise self._refuse(key, "true or false")
+        return value
+
     def mapping(self, key: str) -> dict[str, Any]:
         """An object."""
         value = self.fields.get(key)

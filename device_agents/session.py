@@ -39,15 +39,30 @@ def _request(job: Job, step: Job) -> dict[str, Any]:
         "variant": variant,
         "model": job.part("variants").existing(variant),
         "inputs": job.existing_paths("inputs"),
-        "bundle": None if job.fields.get("bundle") is None else job.path("bundle"),
-        "runtime": job.text("runtime"),
-        "threads": job.integer("threads", 1),
+        **how_to_run(job),
     }
     if kind == "evaluate":
-        return {**request, "outputs": step.paths("outputs")}
+        return {**request, "outputs": step.paths("outputs"), "look": True}
+    if kind == "profile":
+        return {**request, "seconds": step.seconds("seconds")}
     if kind == "time":
         return {**request, "protocol": _protocol(job.part("protocol"))}
-    raise Failure("job", f"expected {step.name}.kind to be evaluate or time. Received: {kind!r}")
+    raise Failure("job", f"expected {step.name}.kind to be evaluate, profile or time. Received: {kind!r}")
+
+
+def how_to_run(job: Job) -> dict[str, Any]:
+    """What a worker needs to know of the interpreter: where it comes from, and the setting that it runs models in."""
+    given = job.part("delegate") if job.fields.get("delegate") else None
+    return {
+        "bundle": None if job.fields.get("bundle") is None else job.path("bundle"),
+        "runtime": job.text("runtime"),
+        "setting": {
+            "threads": job.integer("threads", 1),
+            "xnnpack": job.truth("xnnpack", True),
+            "delegate": None if given is None else given.existing("path"),
+            "options": {} if given is None else given.mapping("options"),
+        },
+    }
 
 
 def _protocol(protocol: Job) -> dict[str, Any]:
@@ -67,10 +82,25 @@ def _protocol(protocol: Job) -> dict[str, Any]:
 def _run(index: int, request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
     """The event of one step, from its worker."""
     try:
-        return in_worker(request, deadline_s)
+        return _looking(request, deadline_s)
     except Failure as failure:
         what = f"step {index} ({request['kind']} {request['variant']})"
         raise Failure(failure.kind, f"{what}: {failure.message}", step=index, stderr=failure.stderr) from None
+
+
+def _looking(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+    """The event of a step. Looking into the runtime may take a process down; that it does not tell is all that comes
+    of it.
+    """
+    try:
+        return in_worker(request, deadline_s)
+    except Failure as failure:
+        if failure.kind != "crashed" or request["kind"] == "time":
+            raise
+        unknown = {"reason": f"looking at what runs failed: {failure.message}"}
+        if request["kind"] == "profile":
+            return {"event": "profiled", "operators": unknown}
+        return {**in_worker({**request, "look": False}, deadline_s), "operators": unknown}
 
 
 def in_worker(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:

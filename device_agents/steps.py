@@ -1,15 +1,17 @@
-"""What a worker does: run every input through a model, or time one of them many times."""
+"""What a worker does: run every input through a model, time one of them many times, or look at what runs."""
 
 from __future__ import annotations
 
-import os
+import contextlib
 import platform
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from device_agents import environment, memory, runtimes, timing
 from device_agents.failure import Failure
-from device_agents.files import replacing, sha256_of
-from device_agents.interpreter import Model, Runtime
+from device_agents.files import sha256_of
+from device_agents.interpreter import Model, Runtime, Setting
+from device_agents.rows import Rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,18 +22,43 @@ TOLERANCE = 1e-4
 
 
 def evaluate(request: dict[str, Any]) -> dict[str, Any]:
-    """Run each of the N samples at batch 1; every output, stacked to N x output shape, becomes a float32 .npy
-    file.
+    """Run each of the N samples at batch 1; every output, N x output shape, becomes a float32 .npy file, written sample
+    by sample: neither inputs nor outputs need fit into memory. Then look at what ran, if `look`.
     """
     samples, paths = _samples(request["inputs"]), named(request["outputs"])
-    outputs = _answers(request, samples, list(paths))
-    digests = {name: _write(path, outputs[name]) for name, path in paths.items()}
+    count = len(next(iter(samples.values())))
+    with contextlib.ExitStack() as files:
+        rows = {name: files.enter_context(Rows(path, count)) for name, path in paths.items()}
+        for answers in _answers(request, samples, list(paths)):
+            for name, answer in answers.items():
+                rows[name].add(answer)
+    digests = {name: sha256_of(path) for name, path in paths.items()}
     return {
         "event": "evaluated",
-        "samples": len(next(iter(samples.values()))),
+        "samples": count,
         "outputs": request["outputs"],
         "sha256": digests.get("", digests),
+        "operators": _look(request, samples) if request["look"] else None,
     }
+
+
+def profile(request: dict[str, Any]) -> dict[str, Any]:
+    """How long each operator takes in the first of the samples, in the mean of inferences for `seconds`."""
+    return {
+        "event": "profiled",
+        "operators": _look(request, _samples(request["inputs"]), request["seconds"]),
+    }
+
+
+def _look(request: dict[str, Any], samples: dict[str, NDArray[Any]], seconds: float = 0) -> dict[str, Any]:
+    import numpy as np
+
+    # Here, for it would weigh on every process that is measured.
+    from device_agents import operators
+
+    first = {name: np.array(array[0]) for name, array in samples.items()}
+    runtime, setting = runtimes.find(request["runtime"]), Setting(**request["setting"])
+    return operators.told(runtime, request["model"], setting, first, seconds)
 
 
 def check(request: dict[str, Any]) -> dict[str, Any]:
@@ -45,10 +72,13 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
     count = min(len(array) for array in golden.values())
     samples = {name: array[:count] for name, array in _samples(request["inputs"]).items()}
     worst = 0.0
-    for name, rows in _answers(request, samples, list(golden)).items():
-        expected = golden[name][:count]
-        off = np.abs(np.stack(rows) - expected) / max(1.0, float(np.abs(expected).max(initial=0.0)))
-        worst = max(worst, float(np.where(np.isnan(off), np.inf, off).max(initial=0.0)))
+    largest = {
+        name: max(1.0, float(np.abs(array[:count]).max(initial=0.0))) for name, array in golden.items()
+    }
+    for number, answers in enumerate(_answers(request, samples, list(golden))):
+        for name, answer in answers.items():
+            off = np.abs(answer - golden[name][number]) / largest[name]
+            worst = max(worst, float(np.where(np.isnan(off), np.inf, off).max(initial=0.0)))
     if worst > TOLERANCE:
         raise Failure(
             "unhealthy", f"the installed model answers otherwise than it was measured to: off by {worst:.3g}"
@@ -72,19 +102,16 @@ def trial(request: dict[str, Any]) -> dict[str, Any]:
 
 def _answers(
     request: dict[str, Any], samples: dict[str, NDArray[Any]], names: list[str]
-) -> dict[str, list[NDArray[np.float32]]]:
+) -> Iterator[dict[str, NDArray[np.float32]]]:
     """The outputs of these names for each of the samples in turn."""
     runtime = runtimes.find(request["runtime"])
-    model = Model(runtime.load(request["model"], request["threads"]), request["model"])
+    model = Model(runtime.load(request["model"], Setting(**request["setting"])), request["model"])
     model.check_inputs(samples)
     model.check_outputs(names)
-    outputs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     for number in range(len(next(iter(samples.values())))):
         model.set_inputs({name: array[number] for name, array in samples.items()})
         model.invoke()
-        for name, found in outputs.items():
-            found.append(model.output(name))
-    return outputs
+        yield {name: model.output(name) for name in names}
 
 
 def repetition(request: dict[str, Any]) -> dict[str, Any]:
@@ -93,11 +120,11 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
 
     samples = _samples(request["inputs"])
     first = {name: np.array(array[0]) for name, array in samples.items()}
-    runtime = runtimes.find(request["runtime"])
+    runtime, setting = runtimes.find(request["runtime"]), Setting(**request["setting"])
     recorder = timing.Recorder(**request["protocol"])
     memory.reset_peak()
     before_load = memory.usage()
-    load_ns, interpreter = timing.timed(lambda: runtime.load(request["model"], request["threads"]))
+    load_ns, interpreter = timing.timed(lambda: runtime.load(request["model"], setting))
     after_load = memory.usage(request["model"])
     model = Model(interpreter, request["model"])
     model.check_inputs(samples)
@@ -123,7 +150,7 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
             "steady": steady,
         },
         "clock": timing.clock(),
-        "threads": request["threads"],
+        "threads": setting.threads,
         "versions": _versions(runtime),
         "operators": model.executed_operators(),
     }
@@ -169,16 +196,3 @@ def _array(path: str) -> NDArray[Any]:
             f"expected {path} to hold the numbers of at least one input, N x input shape. Received: {received}",
         )
     return array
-
-
-def _write(path: str, rows: list[NDArray[np.float32]]) -> str:
-    """Stack outputs into a .npy file; returns its digest."""
-    import numpy as np
-
-    outputs = np.stack(rows)
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with replacing(path) as stream:
-        # Not np.save: on a full disk it raises an OSError that does not say so.
-        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(outputs))
-        stream.write(outputs.data)
-    return sha256_of(path)

@@ -35,7 +35,13 @@ def main() -> int:
 
 
 def _step(request: dict[str, Any]) -> dict[str, Any]:
-    kinds = {"evaluate": steps.evaluate, "check": steps.check, "time": steps.repetition, "trial": steps.trial}
+    kinds = {
+        "evaluate": steps.evaluate,
+        "check": steps.check,
+        "profile": steps.profile,
+        "time": steps.repetition,
+        "trial": steps.trial,
+    }
     try:
         return kinds[request["kind"]](request)
     except ImportError as error:

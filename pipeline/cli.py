@@ -193,11 +193,19 @@ def measure(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A key of the plan's measure section: repetitions=4.")
     ] = None,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="How long each operator takes, too: measure.operators=true.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure one .tflite file on a device, with random inputs."""
-    report = commands.measure(model, target, host, settings or [], Progress())
-    show(report, as_json, *_measured(report))
+    from pipeline.measurement.operators import Operators
+    from pipeline.reports import terminal
+
+    chosen = [*(settings or []), *(["operators=true"] if operators else [])]
+    report = commands.measure(model, target, host, chosen, Progress())
+    ran = Operators.model_validate(report["operators"])
+    show(report, as_json, *_measured(report), terminal.operators(ran))
     if report["validity"]["state"] == "invalid":
         raise typer.Exit(ExitCode.DEVICE)
 

@@ -208,6 +208,8 @@ def _suit(name: str, target: TargetBase) -> Suit | None:
         runtime = runtime_of(name, target)
     except (UserError, TargetError):
         return None
+    if not deployment.has_rules(runtime):
+        return None
     try:
         return runtime, cast(Core, core_of(name, target))
     except UserError:
@@ -301,6 +303,7 @@ def measure(
         "validity": valid.model_dump(mode="json"),
         "summary": None if valid.state == "invalid" else summarise(measurement).model_dump(mode="json"),
         "environment": session.environment,
+        "operators": session.operators["model"].model_dump(mode="json"),
         "measurement": measurement.model_dump(mode="json"),
     }
 

@@ -19,6 +19,7 @@ from pipeline.one_target import Job, failed, now, run_target, settings
 from pipeline.plan import PlanBase
 from pipeline.progress import Progress
 from pipeline.result import ModelResult, Result, TargetResult
+from pipeline.sparse_tflite import runtimes
 from pipeline.sparse_tflite.suited import Suit
 from pipeline.stages import report
 from targets.device import open_device
@@ -135,8 +136,8 @@ def _finish(found: Result, runs: Path) -> Result:
 
 def _check_reachable(
     targets: Mapping[str, TargetBase], progress: Progress
-) -> tuple[dict[str, Suit], dict[str, TargetResult]]:
-    """What the files of each target that answers are to suit, and the results of the others."""
+) -> tuple[dict[str, Suit | None], dict[str, TargetResult]]:
+    """What the files of each target that answers are to suit (None: all runtimes), and the results of the others."""
     tried = dict(
         AtOnce().run({name: functools.partial(_try, name, targets[name], progress) for name in targets})
     )
@@ -144,7 +145,7 @@ def _check_reachable(
         if isinstance(answer, Locked) and somebody_is_there():
             # Again, for questions are asked by nobody but the main thread.
             tried[name] = _try(name, targets[name], progress)
-    suits: dict[str, Suit] = {}
+    suits: dict[str, Suit | None] = {}
     unreachable: dict[str, TargetResult] = {}
     for name, target in targets.items():
         answer = tried[name]
@@ -156,7 +157,7 @@ def _check_reachable(
     return suits, unreachable
 
 
-def _try(name: str, target: TargetBase, progress: Progress) -> Suit | TargetError | UserError:
+def _try(name: str, target: TargetBase, progress: Progress) -> Suit | TargetError | UserError | None:
     """What a device's files are to suit, or why it cannot be had."""
     try:
         with progress.step(f"{name}: connect") as say, open_device(name, target) as device:
@@ -166,8 +167,9 @@ def _try(name: str, target: TargetBase, progress: Progress) -> Suit | TargetErro
         return error
 
 
-def suit_of(name: str, target: TargetBase, probe: Probe) -> Suit:
-    """The runtime and the kind of cores of a device; None for these where neither it nor the target's file tells.
+def suit_of(name: str, target: TargetBase, probe: Probe) -> Suit | None:
+    """The runtime and the kind of cores of a device; None for these where neither it nor the target's file tells, and
+    for both where the runtime is one whose rules nobody has written down.
 
     Raises `UserError` where the target's file says otherwise than the device.
     """
@@ -177,7 +179,18 @@ def suit_of(name: str, target: TargetBase, probe: Probe) -> Suit:
             f"{name}: core: the target's file says {core}, the device's processor is {probe.core}; "
             "weights would be stored for the wrong kernels; correct the file, or write core: null"
         )
-    return runtime, core
+    return (runtime, core) if has_rules(runtime) else None
+
+
+def has_rules(runtime: str) -> bool:
+    """Whether it is written down how a runtime reads sparse weights; files for one without are as all runtimes read
+    them.
+    """
+    try:
+        runtimes.load(runtime)
+    except ValueError:
+        return False
+    return True
 
 
 def _model_result(plan: PlanBase, host: HostRun) -> ModelResult:

@@ -32,7 +32,7 @@ class Job:
     target: TargetBase
     plan: PlanBase
     host: HostRun
-    suit: Suit
+    suit: Suit | None
 
     @property
     def encoded(self) -> dict[str, Artifact]:
@@ -100,7 +100,7 @@ def now() -> str:
 
 
 def _encoded_result(job: Job) -> Encoded:
-    report, (runtime, core) = job.report, job.suit
+    report, (runtime, core) = job.report, job.suit or (None, None)
     return Encoded(
         runtime=runtime,
         core=core,

@@ -168,6 +168,7 @@ class MeasureSection(Section):
     max_samples: int = Field(1000, ge=3)
     max_seconds: float = Field(2, ge=0)
     interval: float = Field(0.01, ge=0, le=1)
+    operators: bool = False
     evaluation_samples: int | None = Field(None, ge=32)
     step_deadline_s: float = Field(300, gt=0)
 

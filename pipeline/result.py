@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.measurement.agreement import Agreement
 from pipeline.measurement.gates import Gate
 from pipeline.measurement.measurement import Measurement, Record
+from pipeline.measurement.operators import Operators
 from pipeline.measurement.statistics import Summary
 from pipeline.measurement.validity import Validity
 from pipeline.measurement.verdict import Verdict
@@ -91,7 +92,7 @@ class TargetResult(Record):
 
     `settings` are the target's own (none of its transport's), `digests` those of the agent, the runtime's bundle and
     the evaluation inputs: with `device` and `environment` they say whether two results may be compared. `provision`
-    is how the device got its runtime, and why so.
+    is how the device got its runtime, and why so. `operators` is what ran of each variant, and by which kernels.
     """
 
     emulated: bool
@@ -105,6 +106,7 @@ class TargetResult(Record):
     device: dict[str, Any] = {}
     environment: dict[str, Any] = {}
     measurements: dict[str, Measurement] = {}
+    operators: dict[str, Operators] = {}
     summaries: dict[str, Summary] = {}
     validity: Validity | None = None
     agreement: Agreement | None = None

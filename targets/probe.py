@@ -24,7 +24,12 @@ def digest(path):
         return None
 def runtimes():
     from importlib import metadata, util
-    return {name: metadata.version(name) for name in ("tflite-runtime", "ai-edge-litert")
+    def version(name):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return "of an unknown version"
+    return {name: version(name) for name in ("tflite-runtime", "ai-edge-litert", "tensorflow")
             if util.find_spec(name.replace("-", "_"))}
 print(json.dumps({
     "python": list(sys.version_info[:3]),

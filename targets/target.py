@@ -38,6 +38,15 @@ def _is_device_path(path: str) -> str:
 DevicePath = Annotated[str, AfterValidator(_is_device_path)]
 
 
+class ExternalDelegate(BaseModel):
+    """A delegate that is not the runtime's own: its shared library on the device, and what it is made with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: DevicePath
+    options: dict[str, str | int | float | bool] = {}
+
+
 class TargetBase(BaseModel):
     """A device. The options of its transport stand under the transport's own name."""
 
@@ -53,9 +62,15 @@ class TargetBase(BaseModel):
         description="system: the runtime that the device's Python has | bundle: sent, for the device's Python | "
         "portable: sent with a Python of its own | auto: bundle where it fits, else portable, else system",
     )
-    runtime: Literal["auto", "tflite-runtime", "ai-edge-litert"] = Field(
+    runtime: Literal["auto", "tflite-runtime", "ai-edge-litert", "tensorflow"] = Field(
         "auto",
-        description="auto: tflite-runtime where it fits the device's Python and C library, else ai-edge-litert",
+        description="auto: tflite-runtime where it fits the device's Python and C library, else ai-edge-litert; "
+        "tensorflow: only where the device's own Python has it",
+    )
+    xnnpack: bool = Field(True, description="false: the runtime's own kernels compute, without XNNPACK")
+    delegate: ExternalDelegate | None = Field(
+        None,
+        description="a delegate's library on the device, which is offered the operators before XNNPACK is",
     )
     core: Core | None = Field(
         None,
@@ -81,6 +96,12 @@ class TargetBase(BaseModel):
     after_install_deadline_s: float = Field(60, gt=0, le=600, description="how long that command may take")
     emulated: bool = Field(False, description="true: no figure taken there is a figure of the real device")
     when_unreachable: str = Field("", description="what to do when nothing answers, for the error message")
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """How models are run, in the words of the agent's jobs."""
+        delegate = None if self.delegate is None else self.delegate.model_dump(mode="json")
+        return {"threads": self.threads, "xnnpack": self.xnnpack, "delegate": delegate}
 
     @model_validator(mode="after")
     def _has_its_options(self) -> TargetBase:

@@ -35,6 +35,19 @@ def write_dense_model(path: Path, *, relu: bool = True) -> Any:
     return answer
 
 
+def write_absolute_model(path: Path) -> Any:
+    """Write a model of 4 inputs and outputs, FLOOR then ABS then CEIL; returns the function x -> outputs."""
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 4], tf.float32)])  # type: ignore[untyped-decorator]
+    def model(x: Any) -> Any:
+        return tf.math.ceil(tf.abs(tf.floor(x)))
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([model.get_concrete_function()])
+    path.write_bytes(converter.convert())
+    return lambda x: np.ceil(np.abs(np.floor(x)))
+
+
 def write_model_of_several_ports(path: Path, given: Mapping[str, NDArray[Any]] | None = None) -> Any:
     """Write a model with the inputs `tokens` (3,) int32 and `numbers` (2,) and the outputs `sum` (1,) and `looked_up`
     (4,); returns the function (tokens, numbers) -> those by name. With inputs `given` to tell the ranges, it is one of

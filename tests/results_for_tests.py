@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.measurement import gates, validity, verdict, winner
 from pipeline.measurement.agreement import Agreement
 from pipeline.measurement.measurement import Measurement, MemoryCourse, MemoryReading, Repetition
+from pipeline.measurement.operators import Kernel, Node, Operators
 from pipeline.measurement.statistics import summarise
 from pipeline.plan import GatesSection
 from pipeline.pruning.decision import LayerDecision
@@ -168,6 +169,7 @@ def make_target(
         },
         environment=environment,
         measurements=measurements,
+        operators={variant: make_operators(variant) for variant in VARIANTS},
         summaries=summaries,
         validity=validity.check(measurements, environment, repetitions),
         agreement=AGREEMENT,
@@ -224,6 +226,19 @@ def make_measurement(
         repetitions=tuple(made),
         metric=METRIC[variant],
     )
+
+
+def make_operators(variant: str) -> Operators:
+    """XNNPACK takes all of a dense file; of the sparse one, the runtime's own kernels take the sparse weights."""
+    if variant != "sparse":
+        kernels = tuple(Kernel(name=f"Fully Connected (NC, F32) GEMM {at}", ns=100.0 * at) for at in range(3))
+        took = ("FULLY_CONNECTED", "FULLY_CONNECTED", "SOFTMAX")
+        node = Node(kind="DELEGATE", output="out", by="TfLiteXNNPackDelegate", took=took, sparse=False)
+        return Operators(
+            runs=9, whole_ns=400.0, nodes=(node.model_copy(update={"ns": 380.0, "kernels": kernels}),)
+        )
+    nodes = [("FULLY_CONNECTED", True), ("FULLY_CONNECTED", True), ("SOFTMAX", False)]
+    return Operators(nodes=tuple(Node(kind=kind, output="hidden", sparse=sparse) for kind, sparse in nodes))
 
 
 def make_memory(file_bytes: int) -> MemoryCourse:

@@ -235,7 +235,7 @@ def test_executed_operators(nodes: list[dict[str, Any]], names: list[str]) -> No
 
 
 def test_every_runtime_has_its_file_and_its_name() -> None:
-    assert runtimes.names() == ["ai-edge-litert", "tflite-runtime"]
+    assert runtimes.names() == ["ai-edge-litert", "tensorflow", "tflite-runtime"]
 
 
 @pytest.mark.parametrize(

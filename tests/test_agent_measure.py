@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from device_agents.failure import Failure
+from device_agents.rows import Rows
 from tests.agent_process import Agent, Hanging, small_disk, time_step
 
 TELLS = "open({log!r}, 'a').write(f'{{os.getpid()}} {name}\\n')"
@@ -59,7 +61,42 @@ def test_evaluated_outputs_are_the_models_own(agent: Agent) -> None:
         "samples": 2,
         "outputs": str(outputs),
         "sha256": hashlib.sha256(outputs.read_bytes()).hexdigest(),
+        "operators": {
+            "reason": "tflite-runtime made up does not tell: Interpreter.__init__() got an unexpected keyword argument"
+            " 'experimental_delegates'"
+        },
     }
+
+
+def test_a_runtime_that_is_taken_down_by_a_look_still_answers(agent: Agent) -> None:
+    interpreter = agent.bundle() / "tflite_runtime/interpreter.py"
+    source = interpreter.read_text()
+    looked = "def __init__(self, model_path, num_threads, experimental_delegates=None):"
+    source = source.replace(
+        "def __init__(self, model_path, num_threads):",
+        f"{looked}\n        experimental_delegates and os.abort()",
+    )
+    interpreter.write_text(source)
+    outputs = agent.folder / "outputs.npy"
+    steps = [_evaluate("a", outputs), {"kind": "profile", "variant": "a", "seconds": 0.1}, time_step("a")]
+    _, evaluated, profiled, repetition, *_ = agent.answer(**agent.measurement(*steps, models={"a": ""}))
+    assert len(np.load(outputs)) == 2 and repetition["event"] == "repetition"
+    for event in (evaluated, profiled):
+        reason = event["operators"]["reason"]
+        assert reason == "looking at what runs failed: its process ended by SIGABRT and left no result"
+
+
+def test_rows_make_the_file_that_an_array_makes(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
+    with Rows(str(tmp_path / "new/rows.npy"), len(array)) as rows:
+        for row in array:
+            rows.add(row)
+    np.save(tmp_path / "array.npy", array)
+    np.testing.assert_array_equal(np.load(tmp_path / "new/rows.npy", mmap_mode="r"), array)
+    with pytest.raises(Failure, match="outputs of one shape"), Rows(str(tmp_path / "none.npy"), 2) as rows:
+        rows.add(array[0])
+        rows.add(array[0, 0])
+    assert not list(tmp_path.glob("none*"))
 
 
 def test_a_repetition_keeps_every_raw_figure(agent: Agent) -> None:

@@ -63,7 +63,8 @@ def test_targets_know_nothing_of_the_pipeline(path: Path) -> None:
 
 @pytest.mark.parametrize("path", files("device_agents"), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_agents_need_the_standard_library_numpy_and_an_interpreter(path: Path) -> None:
-    allowed = sys.stdlib_module_names | {"device_agents", "numpy", "tflite_runtime", "ai_edge_litert"}
+    interpreters = {"tflite_runtime", "ai_edge_litert", "tensorflow"}
+    allowed = sys.stdlib_module_names | {"device_agents", "numpy"} | interpreters
     assert imports_of(path) <= allowed
 
 

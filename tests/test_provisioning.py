@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from targets import cores
+from pipeline import deployment, locate
+from targets import cores, provisioning
 from targets.errors import TargetError
 from targets.probe import Probe, probe
 from targets.provisioning.bundle import build_bundle, tree_digest
@@ -58,6 +59,17 @@ def test_what_does_not_fit_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(TargetError, match=reason):
         choose(wanted, device(**changes))
+
+
+def test_tensorflow_serves_where_the_device_has_it() -> None:
+    target = locate.read_target("local").model_copy(update={"runtime": "tensorflow"})
+    there = device(runtimes={"tensorflow": "2.21.0"})
+    assert provisioning.choose(target, there)[0] == "system"
+    assert provisioning.runtime_of(target, there) == "tensorflow"
+    with pytest.raises(TargetError, match="no portable: tensorflow is not sent to devices"):
+        provisioning.choose(target, device())
+    assert not deployment.has_rules("tensorflow") and deployment.has_rules("tflite-runtime")
+    assert deployment.suit_of("local", target, there) is None
 
 
 def test_the_userland_decides_not_the_kernel() -> None:

@@ -6,16 +6,18 @@ import json
 import re
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from pipeline.measurement.validity import Validity
 from pipeline.plan import GatesSection, LatencyGate
-from pipeline.reports import html, notation
+from pipeline.reports import html, notation, terminal
 from pipeline.result import Result
 from tests.page import Element, Page, figures, rows, section
 from tests.results_for_tests import (
@@ -97,6 +99,21 @@ def test_what_follows_from_the_figures_is_on_the_page(result: Result, page: Elem
     assert "from cache" in text and "made" in text and result.stages[0].key[:16] in text
 
 
+def test_what_ran_is_on_the_page_and_in_the_terminal(result: Result, page: Element) -> None:
+    for name, target in result.targets.items():
+        text = section(page, name).text
+        for variant, found in target.operators.items():
+            assert f"{variant}: {'; '.join(found.sentences)}" in " ".join(text.split())
+        account = target.operators["dense"].account
+        assert account is not None and account in text
+        assert "Fully Connected (NC, F32) GEMM 2" in text and "52.6 %" in text
+    console = Console(width=100, record=True, file=StringIO())
+    console.print(terminal.operators(result.targets["local"].operators["dense"]), terminal.summary(result))
+    said = " ".join(console.export_text().split())
+    assert "between its kernels XNNPACK 0.0001 21.1 %" in said
+    assert "sparse: the runtime's own kernels ran 2 FULLY_CONNECTED, SOFTMAX" in said
+
+
 def test_every_absolute_figure_of_an_emulated_device_says_so(page: Element) -> None:
     emulated, local = section(page, "rpi4"), section(page, "local")
     table = rows(next(emulated.all("table", class_="variants")))
@@ -160,7 +177,7 @@ def test_links_lead_somewhere_on_the_page(page: Element) -> None:
 
 def test_tables_can_be_read_aloud(page: Element) -> None:
     tables = list(page.all("table"))
-    assert len(tables) == 5 * 2 + 2 + 1
+    assert len(tables) == 5 * 2 + 2 * 2 + 2 + 1
     for table in tables:
         assert next(table.all("caption")).text.strip()
         assert all(heading.attributes.get("scope") in ("col", "row") for heading in table.all("th"))

@@ -21,5 +21,5 @@ def find(name: str) -> Runtime:
     if name not in names():
         raise Failure("job", f"expected the runtime to be one of {', '.join(names())}. Received: {name!r}")
     module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-    version, interpreter_type = module.import_interpreter()
-    return Runtime(name, version, interpreter_type)
+    version, found = module.import_interpreter()
+    return Runtime(name, version, found)

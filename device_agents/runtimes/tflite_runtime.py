@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from types import ModuleType
 
 
-def import_interpreter() -> tuple[str, Callable[..., Any]]:
-    """The version that is installed, and the type of its interpreter."""
-    from tflite_runtime import __version__
-    from tflite_runtime.interpreter import Interpreter
+def import_interpreter() -> tuple[str, ModuleType]:
+    """The version that is installed, and the module of its interpreter."""
+    from tflite_runtime import __version__, interpreter
 
-    return __version__, Interpreter
+    return __version__, interpreter

@@ -77,6 +77,11 @@ def gate_amount(value: float | None, unit: str) -> str:
     )
 
 
+def share(value: float) -> str:
+    """`12.3 %`."""
+    return f"{100 * value:.1f} %"
+
+
 def before_after(before: int | None, after: int | None) -> str:
     """`6,400 -> 1,280`, or the one number when nothing changed."""
     if before is None or after is None:

@@ -19,6 +19,7 @@ from pipeline.comparison import (
     VariantComparison,
 )
 from pipeline.measurement.gates import Gate
+from pipeline.measurement.operators import Operators
 from pipeline.measurement.statistics import Estimate
 from pipeline.pruning.decision import LayerDecision
 from pipeline.reports import notation
@@ -27,6 +28,7 @@ from pipeline.sparse_tflite.lint import LintReport
 
 STYLES = {0: "bold green", 1: "bold red", 3: "bold red"}
 OUTCOMES = {"runs sparse": "bold green", "would be wrong": "bold red", "does not load": "bold red"}
+LONGEST = 20
 EMULATED = "EMULATED: no time and no memory figure of the real device"
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
@@ -93,6 +95,20 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     return Group(*parts)
 
 
+def operators(found: Operators) -> RenderableType:
+    """What ran by which kernels; where it was timed, a table of the longest."""
+    parts: list[RenderableType] = [_text(sentence) for sentence in found.sentences]
+    if found.account is None:
+        return Group(*parts)
+    table = _table("operator or kernel", "of", "ms", "share", right=("ms", "share"))
+    for row in found.rows[:LONGEST]:
+        figures = notation.milliseconds(row.ns / 1e6), notation.share(row.share)
+        table.add_row(_text(row.name), _text(row.where), *map(_text, figures))
+    if len(found.rows) > LONGEST:
+        parts.append(_text(f"the {LONGEST} longest of {len(found.rows)}:"))
+    return Group(*parts, table, _text(found.account))
+
+
 def _variants(result: Result, target: TargetResult) -> Table:
     mark = "\nemulated" if target.emulated else ""
     metric = result.model.metric if result.model else "metric"
@@ -131,6 +147,12 @@ def _below(target: TargetResult) -> list[RenderableType]:
     ]
     if target.validity is not None and target.validity.state != "valid":
         lines += [f"measurement {target.validity.state}: {reason}" for reason in target.validity.reasons]
+    lines += [
+        f"{variant}: {sentence}"
+        for variant, found in target.operators.items()
+        if target.winner is None or variant == target.winner.variant
+        for sentence in found.sentences
+    ]
     if target.encoded is not None and target.encoded.rewrites:
         done = ", ".join(f"{name} ({count})" for name, count in target.encoded.rewrites.items())
         lines.append(f"exact rewrites: {done}; {target.encoded.rewrites_reason}")

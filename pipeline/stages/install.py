@@ -74,7 +74,7 @@ def run(
             "golden": outputs[""] if list(outputs) == [""] else outputs,
             "bundle": deployed.bundle,
             "runtime": deployed.runtime,
-            "threads": device.target.threads,
+            **device.target.setting,
             "deadline_s": CHECK_DEADLINE_S,
         }
     event = device.install(place, model.digest, manifest, check, CHECK_DEADLINE_S)

@@ -71,6 +71,7 @@ def run(
     judged: dict[str, Any] = {
         "measurements": measurements,
         "environment": session.environment,
+        "operators": session.operators,
         "validity": valid,
         "agreement": compare_all(
             by_name(session.outputs["dense"]),

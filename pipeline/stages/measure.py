@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from pipeline.artifacts import file_digest
 from pipeline.measurement.measurement import Repetition
+from pipeline.measurement.operators import Operators
 from pipeline.models.samples import Samples, of_names
 from pipeline.plan import MeasureSection
 from pipeline.progress import Say
@@ -22,6 +23,8 @@ from targets.device import Device, Event
 from targets.errors import TargetError
 
 GRACE_S = 60.0
+# How long operators are timed, and as long the whole model beside them.
+PROFILE_S = 2.0
 AGENT_KEYS = (
     "warmup_runs",
     "warmup_seconds",
@@ -42,6 +45,7 @@ class Session:
     repetitions: dict[str, tuple[Repetition, ...]]
     outputs: dict[str, Samples]
     environment: dict[str, Any]
+    operators: dict[str, Operators] = field(default_factory=dict)
 
 
 class BrokenOff(TargetError):
@@ -66,6 +70,8 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
         {"kind": "evaluate", "variant": name, "outputs": places[name]} for name in names
     ]
     steps += [{"kind": "time", "variant": name} for name in turns(names, options.repetitions)]
+    if options.operators:
+        steps += [{"kind": "profile", "variant": name, "seconds": PROFILE_S} for name in names]
 
     events: list[Event] = []
 
@@ -82,7 +88,7 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
             lock=device.lock,
             bundle=deployed.bundle,
             runtime=deployed.runtime,
-            threads=device.target.threads,
+            **device.target.setting,
             variants=deployed.variants,
             inputs=deployed.inputs,
             steps=steps,
@@ -95,7 +101,9 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
         raise BrokenOff(error, known) from error
     finally:
         _tidy(device, [path for each in places.values() for path in named_places(each).values()])
-    return Session(_repetitions(device, names, events), outputs, _environment(events))
+    return Session(
+        _repetitions(device, names, events), outputs, _environment(events), _operators(device, events)
+    )
 
 
 def named_places(places: str | dict[str, str]) -> dict[str, str]:
@@ -141,6 +149,18 @@ def _environment(events: Sequence[Event]) -> dict[str, Any]:
     }
 
 
+def _operators(device: Device, events: Sequence[Event]) -> dict[str, Operators]:
+    """What ran of each variant, with times where it was profiled."""
+    try:
+        return {
+            str(event["variant"]): Operators.model_validate(event["operators"])
+            for event in events
+            if event.get("operators") and event.get("event") in ("evaluated", "profiled")
+        }
+    except ValidationError as error:
+        raise TargetError(f"{device.name}: the agent sent operators that are none: {error}") from None
+
+
 def _fetch(device: Device, events: Sequence[Event]) -> dict[str, Samples]:
     found: dict[str, Samples] = {}
     for event in events:
@@ -159,7 +179,8 @@ def _array(device: Device, event: Event, source: str, digest: str) -> np.ndarray
             raise TargetError(
                 f"{device.name}: the outputs of {event['variant']} arrived damaged", "run again"
             )
-        array: np.ndarray = np.load(path, allow_pickle=False)
+        # Mapped and not read: there may be more of it than memory. The mapping outlives the file's name.
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
 
 

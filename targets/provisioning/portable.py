@@ -24,7 +24,7 @@ from targets.errors import TargetError
 from targets.places import state_folder
 from targets.probe import Probe
 from targets.provisioning import Ground, Provisioned, Say, bundle, glibc, trial
-from targets.provisioning.runtimes import Runtime, choose
+from targets.provisioning.runtimes import Runtime, choose, not_sent
 from targets.provisioning.trees import Bundle, kept
 from targets.target import TargetBase
 
@@ -83,7 +83,7 @@ def misfit(target: TargetBase, probe: Probe) -> str:
         return f"it runs on Linux only; the device has {probe.system}"
     if probe.machine not in ARCHITECTURES:
         return f"it is built for {', '.join(ARCHITECTURES)}; the device's kernel is {probe.machine}"
-    return ""
+    return not_sent(target.runtime)
 
 
 def runtime(target: TargetBase, probe: Probe) -> str:

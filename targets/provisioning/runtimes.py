@@ -62,9 +62,16 @@ RUNTIMES = (
 )
 
 
+def not_sent(wanted: str) -> str:
+    """Why a runtime is never sent to a device; empty where it is."""
+    if wanted == "auto" or any(runtime.name == wanted for runtime in RUNTIMES):
+        return ""
+    return f"{wanted} is not sent to devices, it serves where their own Python has it"
+
+
 def choose(wanted: str, probe: Probe) -> Runtime:
     """The runtime of that name, or for `auto` the first that fits; raises `TargetError` saying why none does."""
-    reasons = []
+    reasons = list(filter(None, [not_sent(wanted)]))
     for runtime in RUNTIMES:
         if wanted in ("auto", runtime.name):
             misfit = runtime.misfit(probe)

@@ -7,7 +7,7 @@ from targets.provisioning import Ground, Provisioned, Say
 from targets.target import TargetBase, python_of
 
 # In the order in which `auto` prefers them.
-NAMES = ("tflite-runtime", "ai-edge-litert")
+NAMES = ("tflite-runtime", "ai-edge-litert", "tensorflow")
 
 
 def misfit(target: TargetBase, probe: Probe) -> str:
