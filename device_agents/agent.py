@@ -32,6 +32,7 @@ ACTIONS = {
     "rollback": "installation",
     "status": "installation",
     "measure": "session",
+    "cool_down": "cooling",
 }
 
 

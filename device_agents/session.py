@@ -15,6 +15,7 @@ from device_agents import child, environment, lock, own_python
 from device_agents.channel import Emit
 from device_agents.failure import Failure
 from device_agents.job import Job
+from device_agents.watch import Watch
 
 
 def measure(job: Job, emit: Emit) -> None:
@@ -26,7 +27,11 @@ def measure(job: Job, emit: Emit) -> None:
     with lock.held(job.path("lock")):
         emit({"event": "environment", "when": "before", **environment.observe()})
         for index, request in enumerate(requests):
-            emit({**_run(index, request, deadline_s), "step": index, "variant": request["variant"]})
+            watch = Watch()
+            event = _run(index, request, deadline_s)
+            if "environment" in event:
+                event["environment"].update(watch.seen())
+            emit({**event, "step": index, "variant": request["variant"]})
         emit({"event": "environment", "when": "after", **environment.observe()})
 
 

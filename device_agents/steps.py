@@ -6,7 +6,7 @@ import os
 import platform
 from typing import TYPE_CHECKING, Any
 
-from device_agents import environment, memory, runtimes, timing
+from device_agents import memory, runtimes, speed, timing
 from device_agents.failure import Failure
 from device_agents.files import replacing, sha256_of
 from device_agents.interpreter import Model
@@ -90,8 +90,15 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
     model.set_inputs(first)
     first_ns, _ = timing.timed(model.invoke)
     after_first = memory.usage(request["model"])
-    recorder.record(lambda: model.set_inputs(first), model.invoke)
-    during = environment.observe_speed()
+    looks: list[dict[str, int]] = []
+    recorder.record(
+        lambda: model.set_inputs(first), model.invoke, lambda: looks.append(speed.frequencies_hz())
+    )
+    during = {
+        **speed.observe(),
+        "frequencies_before_hz": looks[0],
+        "clocks_ns": recorder.clocks_ns,
+    }
     steady = memory.usage(request["model"])
     return {
         "event": "repetition",

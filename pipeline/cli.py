@@ -319,6 +319,10 @@ def _measured(report: dict[str, Any]) -> list[str]:
     label = " (emulated: no figure of the real device)" if report["emulated"] else ""
     lines = [f"{report['target']}, {report['runtime']}{label}: {report['validity']['state']}"]
     lines += [f"  {reason}" for reason in report["validity"]["reasons"]]
+    lines += [
+        f"  an invalid session came before this one, kept and not compared: {each['validity']['reasons'][0]}"
+        for each in report["invalid_sessions"]
+    ]
     if summary := report["summary"]:
         p50 = summary["p50_ms"]
         lines.append(f"p50 {p50['value']:.4g} ms, 95 % interval {p50['low']:.4g} to {p50['high']:.4g}")

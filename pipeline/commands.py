@@ -12,7 +12,6 @@ from typing import Any, cast, get_args
 from pipeline import atomic, deployment, engine, locate
 from pipeline.artifacts import Artifact, Store, file_digest
 from pipeline.errors import Disagreement, UserError
-from pipeline.measurement import validity
 from pipeline.measurement.statistics import summarise
 from pipeline.models.data import load_training_inputs, spread, store_samples
 from pipeline.models.load import parse_source
@@ -26,9 +25,8 @@ from pipeline.sparse_tflite.lint import LintReport
 from pipeline.sparse_tflite.lint import lint as lint_file
 from pipeline.sparse_tflite.random_inputs import random_inputs
 from pipeline.sparse_tflite.suited import Suit
+from pipeline.stages import attempts
 from pipeline.stages import deploy as deploy_stage
-from pipeline.stages import judge
-from pipeline.stages import measure as measure_stage
 from pipeline.strict_yaml import read_values, suggest
 from targets.cores import Core, of_this_machine
 from targets.device import open_device
@@ -291,17 +289,25 @@ def measure(
         with progress.step(f"{target}: deploy") as say:
             deployed = deploy_stage.run(device, variants, inputs, say)
         with progress.step(f"{target}: measure") as say:
-            session = measure_stage.run(options, device, deployed, say)
-    measurement = judge.measurements_of(session, variants, found.emulated)["model"]
-    valid = validity.check({"model": measurement}, session.environment, options.repetitions)
+            taken = list(attempts.run(options, device, deployed, variants, say))
+    last, valid, measurement = taken[-1], taken[-1].validity, taken[-1].measurements["model"]
     return {
         "target": target,
         "emulated": found.emulated,
         "runtime": deployed.runtime,
         "validity": valid.model_dump(mode="json"),
         "summary": None if valid.state == "invalid" else summarise(measurement).model_dump(mode="json"),
-        "environment": session.environment,
+        "environment": last.session.environment,
         "measurement": measurement.model_dump(mode="json"),
+        "invalid_sessions": [
+            {
+                "validity": each.validity.model_dump(mode="json"),
+                "environment": each.session.environment,
+                "measurement": each.measurements["model"].model_dump(mode="json"),
+            }
+            for each in taken
+            if each.repeated
+        ],
     }
 
 

@@ -20,9 +20,9 @@ from pipeline.models.data import load_samples
 from pipeline.models.samples import at_key
 from pipeline.plan import PlanBase
 from pipeline.progress import Progress
-from pipeline.result import Encoded, ModelResult, Result, TargetResult, VariantFile
+from pipeline.result import Encoded, InvalidSession, ModelResult, Result, TargetResult, VariantFile
 from pipeline.sparse_tflite.suited import Suit
-from pipeline.stages import deploy, install, judge, measure, report
+from pipeline.stages import attempts, deploy, install, judge, measure, report
 from targets.device import Device, open_device
 from targets.errors import TargetError
 from targets.probe import Probe
@@ -272,13 +272,15 @@ def _measure_and_judge(
     emulated = device.target.emulated
     try:
         with _timed("measure", known), progress.step(f"{name}: measure") as say:
-            session = measure.run(plan.measure, device, deployed, say)
+            for attempt in attempts.run(plan.measure, device, deployed, variants, say):
+                session, measurements = attempt.session, attempt.measurements
+                known.update(measurements=measurements, environment=session.environment)
+                if attempt.repeated:
+                    known["invalid_sessions"] = (*known.get("invalid_sessions", ()), _invalid(attempt))
     except measure.BrokenOff as error:
         measurements = judge.measurements_of(error.session, variants, emulated)
         known.update(measurements=measurements, environment=error.session.environment)
         raise
-    measurements = judge.measurements_of(session, variants, emulated)
-    known.update(measurements=measurements, environment=session.environment)
     truth = load_samples("targets", host.outputs["data"])
     measurements = judge.with_metric(
         measurements, session, plan.metric.source, host.files.metric, truth, plan.metric.output
@@ -287,6 +289,14 @@ def _measure_and_judge(
     quantum = job.report["quantum"]
     known.update(judge.run(plan, session, measurements, sizes, emulated, quantum))
     return deployed, session
+
+
+def _invalid(attempt: attempts.Attempt) -> InvalidSession:
+    return InvalidSession(
+        validity=attempt.validity,
+        environment=attempt.session.environment,
+        measurements=attempt.measurements,
+    )
 
 
 @contextlib.contextmanager

@@ -168,6 +168,8 @@ class MeasureSection(Section):
     max_samples: int = Field(1000, ge=3)
     max_seconds: float = Field(2, ge=0)
     interval: float = Field(0.01, ge=0, le=1)
+    retries: int = Field(2, ge=0, le=20)
+    cool_down_seconds: float = Field(30, ge=0, le=3600)
     evaluation_samples: int | None = Field(None, ge=32)
     step_deadline_s: float = Field(300, gt=0)
 

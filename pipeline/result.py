@@ -86,12 +86,20 @@ class Installed(Record):
     after_install: dict[str, Any] | None = None
 
 
+class InvalidSession(Record):
+    """A session that was taken again because it could not be believed; kept, and compared with nothing."""
+
+    validity: Validity
+    environment: dict[str, Any]
+    measurements: dict[str, Measurement]
+
+
 class TargetResult(Record):
     """All that one device said, and what follows from it.
 
     `settings` are the target's own (none of its transport's), `digests` those of the agent, the runtime's bundle and
     the evaluation inputs: with `device` and `environment` they say whether two results may be compared. `provision`
-    is how the device got its runtime, and why so.
+    is how the device got its runtime, and why so. `invalid_sessions` came before the one that `measurements` are of.
     """
 
     emulated: bool
@@ -107,6 +115,7 @@ class TargetResult(Record):
     measurements: dict[str, Measurement] = {}
     summaries: dict[str, Summary] = {}
     validity: Validity | None = None
+    invalid_sessions: tuple[InvalidSession, ...] = ()
     agreement: Agreement | None = None
     gates: dict[str, tuple[Gate, ...]] = {}
     verdicts: tuple[Verdict, ...] = ()

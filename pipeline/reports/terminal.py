@@ -131,6 +131,10 @@ def _below(target: TargetResult) -> list[RenderableType]:
     ]
     if target.validity is not None and target.validity.state != "valid":
         lines += [f"measurement {target.validity.state}: {reason}" for reason in target.validity.reasons]
+    lines += [
+        f"an invalid session came before this one, kept and not compared: {each.validity.reasons[0]}"
+        for each in target.invalid_sessions
+    ]
     if target.encoded is not None and target.encoded.rewrites:
         done = ", ".join(f"{name} ({count})" for name, count in target.encoded.rewrites.items())
         lines.append(f"exact rewrites: {done}; {target.encoded.rewrites_reason}")
