@@ -6,7 +6,7 @@ import os
 import platform
 from typing import TYPE_CHECKING, Any
 
-from device_agents import memory, runtimes, speed, timing
+from device_agents import memory, pacing, runtimes, speed, sustaining, timing
 from device_agents.failure import Failure
 from device_agents.files import replacing, sha256_of
 from device_agents.interpreter import Model
@@ -100,6 +100,10 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
         "clocks_ns": recorder.clocks_ns,
     }
     steady = memory.usage(request["model"])
+    paced = None
+    if request["deadline"] is not None:
+        # A copy of the input is part of what such an application does at each release.
+        paced = pacing.paced(lambda: model.set_inputs(first), model.invoke, **request["deadline"])
     return {
         "event": "repetition",
         "load_ns": load_ns,
@@ -124,7 +128,21 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
             "runtime_version": runtime.version,
         },
         "operators": model.executed_operators(),
+        "paced": paced,
     }
+
+
+def sustain(request: dict[str, Any]) -> dict[str, Any]:
+    """Infer back to back for `seconds`, on the first of the samples."""
+    import numpy as np
+
+    samples = _samples(request["inputs"])
+    first = {name: np.array(array[0]) for name, array in samples.items()}
+    runtime = runtimes.find(request["runtime"])
+    model = Model(runtime.load(request["model"], request["threads"]), request["model"])
+    model.check_inputs(samples)
+    windows = sustaining.sustained(lambda: model.set_inputs(first), model.invoke, request["seconds"])
+    return {"event": "sustained", "seconds": request["seconds"], "windows": windows}
 
 
 def named(given: str | dict[str, str]) -> dict[str, str]:

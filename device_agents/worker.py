@@ -35,7 +35,12 @@ def main() -> int:
 
 
 def _step(request: dict[str, Any]) -> dict[str, Any]:
-    kinds = {"evaluate": steps.evaluate, "check": steps.check, "time": steps.repetition}
+    kinds = {
+        "evaluate": steps.evaluate,
+        "check": steps.check,
+        "time": steps.repetition,
+        "sustain": steps.sustain,
+    }
     try:
         return kinds[request["kind"]](request)
     except ImportError as error:

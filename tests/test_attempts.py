@@ -40,7 +40,7 @@ def run(
     def take(*_: Any) -> measure.Session:
         before = state(temperatures_c={"thermal_zone0": 40.0 + len(board.asked)})
         made = {name: each.repetitions for name, each in next(waiting).items()}
-        return measure.Session(made, {}, {**QUIET, "before": before})
+        return measure.Session(made, {}, {**QUIET, "before": before}, {})
 
     monkeypatch.setattr(measure, "run", take)
     said: list[str] = []

@@ -129,6 +129,11 @@ def _below(target: TargetResult) -> list[RenderableType]:
         for gate in row
         if not gate.passed
     ]
+    lines += [
+        f"{variant}: {sentence}"
+        for variant, found in target.summaries.items()
+        for sentence in found.sentences
+    ]
     if target.validity is not None and target.validity.state != "valid":
         lines += [f"measurement {target.validity.state}: {reason}" for reason in target.validity.reasons]
     lines += [
