@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any
 
-from device_agents import child, cooling, environment, lock, own_python
+from device_agents import child, controls, cooling, environment, lock, own_python, placement
 from device_agents.channel import Emit
 from device_agents.failure import Failure
 from device_agents.job import Job
@@ -25,9 +25,10 @@ def measure(job: Job, emit: Emit) -> None:
     requests = [_request(job, step, number) for number, step in enumerate(job.parts("steps"))]
     deadline_s = job.seconds("step_deadline_s")
     heating = [request for request in requests if request["kind"] == "sustain"]
-    with lock.held(job.path("lock")):
+    lock_path, settings = job.path("lock"), controls.wanted(_controls(job))
+    with lock.held(lock_path), controls.held(lock_path, **settings) as told:
         before = environment.observe()
-        emit({"event": "environment", "when": "before", **before})
+        emit({"event": "environment", "when": "before", **before, "controls": told})
         for request in requests:
             if request not in heating:
                 emit(_watched(request, deadline_s))
@@ -46,6 +47,10 @@ def _watched(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
     return {**event, "step": request["step"], "variant": request["variant"]}
 
 
+def _controls(job: Job) -> Job:
+    return Job({}, f"{job.name}.controls") if job.fields.get("controls") is None else job.part("controls")
+
+
 def _request(job: Job, step: Job, number: int) -> dict[str, Any]:
     """All that one worker needs to know, checked before the first of them starts."""
     kind, variant = step.text("kind"), step.text("variant")
@@ -59,6 +64,8 @@ def _request(job: Job, step: Job, number: int) -> dict[str, Any]:
         "runtime": job.text("runtime"),
         "threads": job.integer("threads", 1),
     }
+    if kind != "evaluate":
+        request["placement"] = placement.wanted(_controls(job))
     if kind == "evaluate":
         return {**request, "outputs": step.paths("outputs")}
     if kind == "time":

@@ -6,7 +6,7 @@ import os
 import platform
 from typing import TYPE_CHECKING, Any
 
-from device_agents import memory, pacing, runtimes, speed, sustaining, timing
+from device_agents import memory, pacing, placement, runtimes, speed, sustaining, timing
 from device_agents.failure import Failure
 from device_agents.files import replacing, sha256_of
 from device_agents.interpreter import Model
@@ -75,6 +75,7 @@ def _answers(
 
 def repetition(request: dict[str, Any]) -> dict[str, Any]:
     """Load a model, run its first inference, warm it up, take samples; all on the first of the samples."""
+    placed = placement.take(**request["placement"])
     import numpy as np
 
     samples = _samples(request["inputs"])
@@ -98,6 +99,7 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
         **speed.observe(),
         "frequencies_before_hz": looks[0],
         "clocks_ns": recorder.clocks_ns,
+        "placement": placed,
     }
     steady = memory.usage(request["model"])
     paced = None
@@ -134,6 +136,7 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
 
 def sustain(request: dict[str, Any]) -> dict[str, Any]:
     """Infer back to back for `seconds`, on the first of the samples."""
+    placement.take(**request["placement"])
     import numpy as np
 
     samples = _samples(request["inputs"])

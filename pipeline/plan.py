@@ -172,6 +172,17 @@ class DeadlineSection(Section):
         return self
 
 
+class ControlsSection(Section):
+    """What is set on the device while it measures, as far as it permits that; undone in the end."""
+
+    cores: (
+        Literal["fast"] | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None
+    ) = None
+    priority: int = Field(0, ge=-20, le=19)
+    governor: str | None = Field(None, pattern=r"^[a-z_]+$")
+    fixed_performance: bool = False
+
+
 class MeasureSection(Section):
     """The measuring protocol, for each variant; variants take turns in fresh processes: A B C C B A ..."""
 
@@ -186,6 +197,7 @@ class MeasureSection(Section):
     interval: float = Field(0.01, ge=0, le=1)
     deadline: DeadlineSection | None = None
     sustained_seconds: float = Field(0, ge=0, le=86400)
+    controls: ControlsSection = ControlsSection()
     retries: int = Field(2, ge=0, le=20)
     cool_down_seconds: float = Field(30, ge=0, le=3600)
     evaluation_samples: int | None = Field(None, ge=32)

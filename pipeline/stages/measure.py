@@ -94,6 +94,7 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
             inputs=deployed.inputs,
             steps=steps,
             protocol={**options.model_dump(include=set(AGENT_KEYS)), "deadline": _deadline(options)},
+            controls=options.controls.model_dump(mode="json"),
             step_deadline_s=options.step_deadline_s,
         )
         outputs = _fetch(device, events)
