@@ -263,7 +263,7 @@ def test_each_stage_alone_on_files(workspace: Workspace, monkeypatch: pytest.Mon
     throttled.parent.mkdir(parents=True)
     throttled.write_text("4")
     monkeypatch.setenv(ROOT_VARIABLE, str(workspace.folder))
-    quick = ("repetitions=2", "min_seconds=0", "retries=1", "cool_down_seconds=0")
+    quick = ("repetitions=2", "min_seconds=0", "max_seconds=0", "retries=1", "cool_down_seconds=0")
     measured = workspace.run(
         "measure", "p.tflite", *(word for each in quick for word in ("--set", each)), "--json"
     )

@@ -98,6 +98,10 @@ def test_what_its_figures_show_makes_a_session_invalid(
     [
         (session(**at_rates(15 * 10**8, 10**9)), "the processor's frequency moved: 1,000 to 1,500 MHz"),
         (session(**shared(0.1)), "other programs took its core: a process waited for 10%"),
+        (
+            session(samples_ns=(1000,) * 1000, waited_ns=9_000_000),
+            "other programs took its core: a process waited for 90%",
+        ),
         (session(**LOST), "a part of its memory was swapped out"),
         (session(**beside(swapped_pages={"in": 300, "out": 0})), "the device swapped 300 pages beside"),
         (session(**moving(0.05)), "6 of 6 processes were not steady when sampling began"),
