@@ -33,6 +33,7 @@ ACTIONS = {
     "status": "installation",
     "trial": "trial",
     "measure": "session",
+    "cool_down": "cooling",
 }
 
 

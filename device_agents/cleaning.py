@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import Any
 
-from device_agents import lock
+from device_agents import controls, lock
 from device_agents.channel import Emit
 from device_agents.job import Job
 from device_agents.tidying import remove, size_of
@@ -20,6 +20,7 @@ def clean(job: Job, emit: Emit) -> None:
     removed: list[dict[str, Any]] = []
     lock_path = job.path("lock")
     with lock.held(lock_path):
+        controls.undo(lock_path)
         for path in (os.path.expanduser(path) for path in job.texts("paths")):
             if os.path.lexists(path):
                 removed.append({"path": path, "bytes": size_of(path)})

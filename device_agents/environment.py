@@ -4,21 +4,21 @@ tell.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import platform
-import re
-import shutil
 import struct
-import subprocess
 import sys
-import time
 from typing import Any
 
-from device_agents import memory
+from device_agents import android, clocks, load, memory, speed
+from device_agents.sysfiles import read as _read
 
-CPUFREQ = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq"
+FIRMWARE = {
+    "bootloader": "/proc/device-tree/chosen/bootloader/version",
+    "bios": "/sys/class/dmi/id/bios_version",
+    "bios_date": "/sys/class/dmi/id/bios_date",
+}
 
 
 def observe() -> dict[str, Any]:
@@ -26,9 +26,10 @@ def observe() -> dict[str, Any]:
     return {
         "board": _board(),
         "identity": _identity(),
-        "firmware": _firmware(),
         "machine": platform.machine(),
         "kernel": platform.release(),
+        "kernel_build": platform.version(),
+        "firmware": _firmware(),
         "userland_bits": struct.calcsize("P") * 8,
         "libc": " ".join(platform.libc_ver()).strip() or None,
         "python": platform.python_version(),
@@ -36,31 +37,17 @@ def observe() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)),
-        "governors": _by_core("scaling_governor"),
-        **observe_speed(),
-        "throttled": _throttled(),
-        "load_average": _load_average(),
-        "pressure": _pressure(),
-        "memory": _memory(),
+        "governors": speed.by_core("scaling_governor"),
+        **speed.observe(),
+        "throttled": speed.throttled(),
+        "load_average": load.average(),
+        "pressure": load.pressure(),
+        "memory": load.memory(),
+        "swapped_pages": load.swapped_pages(),
+        **android.observe(),
         "peak_memory_resets": memory.reset_peak(),
-        "clocks_s": _clocks(),
+        "clocks_s": clocks.of_day_s(),
     }
-
-
-def observe_speed() -> dict[str, Any]:
-    """What a core runs at now, and how hot it is: soon asked, in the very process that was timed."""
-    return {
-        "frequencies_hz": {core: int(khz) * 1000 for core, khz in _by_core("scaling_cur_freq").items()},
-        "temperatures_c": _temperatures(),
-    }
-
-
-def _read(path: str) -> str | None:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read().strip("\0 \n")
-    except OSError:
-        return None
 
 
 def _board() -> str | None:
@@ -73,9 +60,11 @@ def _identity() -> str | None:
     return hashlib.sha256(number.encode()).hexdigest()[:16] if number else None
 
 
-def _firmware() -> str | None:
-    """The version of what starts the board: a Raspberry Pi's bootloader, a PC's BIOS."""
-    return _read("/proc/device-tree/chosen/bootloader/version") or _read("/sys/class/dmi/id/bios_version")
+def _firmware() -> dict[str, str]:
+    """What the device's own software was built as; on Android the system's fingerprint."""
+    found = {name: _read(path) for name, path in FIRMWARE.items()}
+    found["android"] = (speed.command_output("getprop", "ro.build.fingerprint") or "").strip()
+    return {name: value for name, value in found.items() if value}
 
 
 def _cpu() -> dict[str, Any]:
@@ -93,78 +82,3 @@ def _cpu() -> dict[str, Any]:
         "parts": sorted(set(values.get("CPU part", []))),
         "features": sorted(features[0].split()),
     }
-
-
-def _by_core(setting: str) -> dict[str, str]:
-    found = {}
-    for folder in sorted(glob.glob(CPUFREQ)):
-        value = _read(os.path.join(folder, setting))
-        if value:
-            found[folder.split("/")[-2]] = value
-    return found
-
-
-def _temperatures() -> dict[str, float]:
-    found = {}
-    for zone in sorted(glob.glob("/sys/class/thermal/thermal_zone*")):
-        value = _read(os.path.join(zone, "temp"))
-        if value and re.fullmatch(r"-?\d+", value):
-            found[os.path.basename(zone)] = int(value) / 1000
-    return found
-
-
-def _throttled() -> int | None:
-    """A Raspberry Pi's throttle bits: 0 to 3 now (under-voltage, frequency capped, throttled, soft
-    temperature limit), 16 to 19 the same since boot. Source: `vcgencmd get_throttled`.
-    """
-    tool = shutil.which("vcgencmd")
-    if tool is None:
-        return None
-    try:
-        said = subprocess.run(
-            [tool, "get_throttled"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    bits = re.fullmatch(rb"throttled=0x([0-9a-fA-F]+)\s*", said.stdout)
-    return int(bits[1], 16) if bits else None
-
-
-def _load_average() -> list[float] | None:
-    try:
-        return list(os.getloadavg())
-    except OSError:
-        return None
-
-
-def _pressure() -> dict[str, float]:
-    """Share of the last 10 s, in percent, in which some task waited for this resource (PSI)."""
-    found = {}
-    for resource in ("cpu", "memory", "io"):
-        some = re.search(r"some avg10=([\d.]+)", _read(f"/proc/pressure/{resource}") or "")
-        if some:
-            found[resource] = float(some[1])
-    return found
-
-
-def _memory() -> dict[str, int]:
-    names = {
-        "MemTotal": "total",
-        "MemAvailable": "available",
-        "SwapTotal": "swap_total",
-        "SwapFree": "swap_free",
-    }
-    lines = (line.partition(":")[::2] for line in (_read("/proc/meminfo") or "").splitlines())
-    return {names[key]: int(value.split()[0]) * 1024 for key, value in lines if key in names}
-
-
-def _clocks() -> dict[str, float]:
-    """The wall clock, the clock behind every figure, and the one that also counts sleep: a device that dozed
-    off between two observations shows here.
-    """
-    clocks = {
-        "realtime": time.CLOCK_REALTIME,
-        "monotonic": time.CLOCK_MONOTONIC,
-        "boottime": time.CLOCK_BOOTTIME,
-    }
-    return {name: time.clock_gettime(clock) for name, clock in clocks.items()}

@@ -12,42 +12,70 @@ import signal
 import sys
 from typing import Any
 
-from device_agents import child, environment, lock, own_python
+from device_agents import child, controls, cooling, environment, lock, own_python, placement
 from device_agents.channel import Emit
 from device_agents.failure import Failure
 from device_agents.job import Job
+from device_agents.watch import Watch
 
 
 def measure(job: Job, emit: Emit) -> None:
-    """Take the lock, observe the device, run every step, observe it again. The first failure ends the
-    session.
+    """Take the lock, observe the device, run every step, observe it again, then run those that are to heat it. The
+    first failure ends the session.
     """
-    requests = [_request(job, step) for step in job.parts("steps")]
+    requests = [_request(job, step, number) for number, step in enumerate(job.parts("steps"))]
     deadline_s = job.seconds("step_deadline_s")
-    with lock.held(job.path("lock")):
-        emit({"event": "environment", "when": "before", **environment.observe()})
-        for index, request in enumerate(requests):
-            emit({**_run(index, request, deadline_s), "step": index, "variant": request["variant"]})
+    heating = [request for request in requests if request["kind"] == "sustain"]
+    lock_path, settings = job.path("lock"), controls.wanted(_controls(job))
+    with lock.held(lock_path), controls.held(lock_path, **settings) as told:
+        before = environment.observe()
+        emit({"event": "environment", "when": "before", **before, "controls": told})
+        for request in requests:
+            if request not in heating:
+                emit(_watched(request, deadline_s))
         emit({"event": "environment", "when": "after", **environment.observe()})
+        for request in heating:
+            cooling.rest(request["cool_down_seconds"], before["temperatures_c"])
+            emit(_watched(request, deadline_s))
 
 
-def _request(job: Job, step: Job) -> dict[str, Any]:
+def _watched(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+    """The event of one step, and what went on beside it."""
+    watch = Watch()
+    event = _run(request, deadline_s + _longer(request))
+    if "environment" in event:
+        event["environment"].update(watch.seen())
+    return {**event, "step": request["step"], "variant": request["variant"]}
+
+
+def _controls(job: Job) -> Job:
+    return Job({}, f"{job.name}.controls") if job.fields.get("controls") is None else job.part("controls")
+
+
+def _request(job: Job, step: Job, number: int) -> dict[str, Any]:
     """All that one worker needs to know, checked before the first of them starts."""
     kind, variant = step.text("kind"), step.text("variant")
     request = {
+        "step": number,
         "kind": kind,
         "variant": variant,
         "model": job.part("variants").existing(variant),
         "inputs": job.existing_paths("inputs"),
         **how_to_run(job),
     }
+    if kind in ("time", "sustain"):
+        request["placement"] = placement.wanted(_controls(job))
     if kind == "evaluate":
         return {**request, "outputs": step.paths("outputs"), "look": True}
     if kind == "profile":
         return {**request, "seconds": step.seconds("seconds")}
     if kind == "time":
-        return {**request, "protocol": _protocol(job.part("protocol"))}
-    raise Failure("job", f"expected {step.name}.kind to be evaluate, profile or time. Received: {kind!r}")
+        protocol = job.part("protocol")
+        return {**request, "protocol": _protocol(protocol), "deadline": _deadline(protocol)}
+    if kind == "sustain":
+        return {**request, **{key: step.seconds(key) for key in ("seconds", "cool_down_seconds")}}
+    expected = "evaluate, time, profile or sustain"
+    raise Failure("job", f"expected {step.name}.kind to be {expected}. Received: {kind!r}")
 
 
 def how_to_run(job: Job) -> dict[str, Any]:
@@ -65,6 +93,12 @@ def how_to_run(job: Job) -> dict[str, Any]:
     }
 
 
+def _longer(request: dict[str, Any]) -> float:
+    """Seconds that a step takes by order, which are none of its deadline's."""
+    paced: dict[str, float] = request.get("deadline") or {}
+    return float(request.get("seconds", 0.0)) + paced.get("seconds", 0.0)
+
+
 def _protocol(protocol: Job) -> dict[str, Any]:
     min_samples = protocol.integer("min_samples", 1)
     return {
@@ -79,13 +113,24 @@ def _protocol(protocol: Job) -> dict[str, Any]:
     }
 
 
-def _run(index: int, request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+def _deadline(protocol: Job) -> dict[str, float] | None:
+    if protocol.fields.get("deadline") is None:
+        return None
+    deadline = protocol.part("deadline")
+    found = {key: deadline.seconds(key) for key in ("period_ms", "deadline_ms", "seconds")}
+    if not found["period_ms"]:
+        raise Failure("job", f"expected {deadline.name}.period_ms to be above zero")
+    return found
+
+
+def _run(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
     """The event of one step, from its worker."""
     try:
         return _looking(request, deadline_s)
     except Failure as failure:
-        what = f"step {index} ({request['kind']} {request['variant']})"
-        raise Failure(failure.kind, f"{what}: {failure.message}", step=index, stderr=failure.stderr) from None
+        what = f"step {request['step']} ({request['kind']} {request['variant']})"
+        message = f"{what}: {failure.message}"
+        raise Failure(failure.kind, message, step=request["step"], stderr=failure.stderr) from None
 
 
 def _looking(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
@@ -95,7 +140,7 @@ def _looking(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
     try:
         return in_worker(request, deadline_s)
     except Failure as failure:
-        if failure.kind != "crashed" or request["kind"] == "time":
+        if failure.kind != "crashed" or request["kind"] not in ("evaluate", "profile"):
             raise
         unknown = {"reason": f"looking at what runs failed: {failure.message}"}
         if request["kind"] == "profile":

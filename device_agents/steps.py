@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from device_agents import environment, memory, runtimes, timing
+from device_agents import memory, pacing, placement, runtimes, speed, sustaining, timing
 from device_agents.failure import Failure
 from device_agents.files import sha256_of
 from device_agents.interpreter import Model, Runtime, Setting
@@ -116,6 +116,7 @@ def _answers(
 
 def repetition(request: dict[str, Any]) -> dict[str, Any]:
     """Load a model, run its first inference, warm it up, take samples; all on the first of the samples."""
+    placed = placement.take(**request["placement"])
     import numpy as np
 
     samples = _samples(request["inputs"])
@@ -131,9 +132,21 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
     model.set_inputs(first)
     first_ns, _ = timing.timed(model.invoke)
     after_first = memory.usage(request["model"])
-    recorder.record(lambda: model.set_inputs(first), model.invoke)
-    during = environment.observe_speed()
+    looks: list[dict[str, int]] = []
+    recorder.record(
+        lambda: model.set_inputs(first), model.invoke, lambda: looks.append(speed.frequencies_hz())
+    )
+    during = {
+        **speed.observe(),
+        "frequencies_before_hz": looks[0],
+        "clocks_ns": recorder.clocks_ns,
+        "placement": placed,
+    }
     steady = memory.usage(request["model"])
+    paced = None
+    if request["deadline"] is not None:
+        # A copy of the input is part of what such an application does at each release.
+        paced = pacing.paced(lambda: model.set_inputs(first), model.invoke, **request["deadline"])
     return {
         "event": "repetition",
         "load_ns": load_ns,
@@ -153,7 +166,22 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
         "threads": setting.threads,
         "versions": _versions(runtime),
         "operators": model.executed_operators(),
+        "paced": paced,
     }
+
+
+def sustain(request: dict[str, Any]) -> dict[str, Any]:
+    """Infer back to back for `seconds`, on the first of the samples."""
+    placement.take(**request["placement"])
+    import numpy as np
+
+    samples = _samples(request["inputs"])
+    first = {name: np.array(array[0]) for name, array in samples.items()}
+    runtime = runtimes.find(request["runtime"])
+    model = Model(runtime.load(request["model"], Setting(**request["setting"])), request["model"])
+    model.check_inputs(samples)
+    windows = sustaining.sustained(lambda: model.set_inputs(first), model.invoke, request["seconds"])
+    return {"event": "sustained", "seconds": request["seconds"], "windows": windows}
 
 
 def _versions(runtime: Runtime) -> dict[str, str]:

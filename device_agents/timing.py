@@ -7,6 +7,7 @@ import time
 from array import array
 from typing import Any, Callable, TypeVar
 
+from device_agents import clocks
 from device_agents.steadiness import is_steady, median_is_known
 
 Result = TypeVar("Result")
@@ -50,7 +51,8 @@ def waited_ns() -> int | None:
 
 class Recorder:
     """Raw times in nanoseconds: `warmup_ns`, then `samples_ns`; `steady` says whether the warm-up came to rest,
-    None where it was too short to tell; `waited_ns` is how long the sampling waited for a core, None where unknown.
+    None where it was too short to tell; `waited_ns` is how long the sampling waited for a core, None where unknown, and
+    `clocks_ns` how far each of the device's clocks went meanwhile.
 
     Warm-up lasts until both `warmup_runs` and `warmup_seconds` are reached and the times are steady, but no longer
     than `max_warmup_seconds` for the last of these. Sampling lasts until both `min_samples` and `min_seconds` are
@@ -80,24 +82,29 @@ class Recorder:
         self.interval = interval
         self.steady: bool | None = None
         self.waited_ns: int | None = None
+        self.clocks_ns: dict[str, int] = {}
         self.warmup_ns = array("q")
         self.samples_ns = array("q", bytes(8 * max_samples))
 
-    def record(self, prepare: Callable[[], object], run: Callable[[], object]) -> None:
+    def record(
+        self, prepare: Callable[[], object], run: Callable[[], object], look: Callable[[], object] = _nothing
+    ) -> None:
         """Call `prepare`, then `run`, over and over; only `run` is timed. The garbage collector rests
-        meanwhile.
+        meanwhile. `look` is called once, between the warm-up and the first sample.
         """
         gc.collect()
         gc.disable()
         try:
             self._warm_up(prepare, run)
-            before = waited_ns()
+            look()
+            before, began = waited_ns(), clocks.now_ns()
             self._sample(prepare, run)
-            after = waited_ns()
+            after, ended = waited_ns(), clocks.now_ns()
         finally:
             gc.enable()
         if before is not None and after is not None:
             self.waited_ns = after - before
+        self.clocks_ns = clocks.elapsed_ns(began, ended)
 
     def _warm_up(self, prepare: Callable[[], object], run: Callable[[], object]) -> None:
         now = time.perf_counter_ns

@@ -40,6 +40,7 @@ def _step(request: dict[str, Any]) -> dict[str, Any]:
         "check": steps.check,
         "profile": steps.profile,
         "time": steps.repetition,
+        "sustain": steps.sustain,
         "trial": steps.trial,
     }
     try:

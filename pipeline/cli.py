@@ -326,15 +326,22 @@ def _emulated(names: list[str] | None) -> list[str]:
 
 
 def _measured(report: dict[str, Any]) -> list[str]:
+    from pipeline.measurement.statistics import Summary
+
     label = " (emulated: no figure of the real device)" if report["emulated"] else ""
     lines = [f"{report['target']}, {report['runtime']}{label}: {report['validity']['state']}"]
     lines += [f"  {reason}" for reason in report["validity"]["reasons"]]
+    lines += [
+        f"  an invalid session came before this one, kept and not compared: {each['validity']['reasons'][0]}"
+        for each in report["invalid_sessions"]
+    ]
     if summary := report["summary"]:
         p50 = summary["p50_ms"]
         lines.append(f"p50 {p50['value']:.4g} ms, 95 % interval {p50['low']:.4g} to {p50['high']:.4g}")
         lines.append(f"p90 {summary['p90_ms']['value']:.4g} ms, p99 {summary['p99_ms']['value']:.4g} ms")
         lines.append(f"load {summary['load_ms']:.4g} ms, first inference {summary['first_ms']:.4g} ms")
         lines.append(f"memory added: {summary['peak_memory_bytes']:,} bytes at most")
+        lines += Summary.model_validate(summary).sentences
     return lines
 
 

@@ -12,7 +12,6 @@ from typing import Any, cast, get_args
 from pipeline import atomic, deployment, engine, locate
 from pipeline.artifacts import Artifact, Store, file_digest
 from pipeline.errors import Disagreement, UserError
-from pipeline.measurement import validity
 from pipeline.measurement.statistics import summarise
 from pipeline.models.data import load_training_inputs, spread, store_samples
 from pipeline.models.load import parse_source
@@ -26,9 +25,8 @@ from pipeline.sparse_tflite.lint import LintReport
 from pipeline.sparse_tflite.lint import lint as lint_file
 from pipeline.sparse_tflite.random_inputs import random_inputs
 from pipeline.sparse_tflite.suited import Suit
+from pipeline.stages import attempts
 from pipeline.stages import deploy as deploy_stage
-from pipeline.stages import judge
-from pipeline.stages import measure as measure_stage
 from pipeline.strict_yaml import read_values, suggest
 from targets.cores import Core, of_this_machine
 from targets.device import open_device
@@ -93,9 +91,19 @@ def dry_run(plan: PlanBase, folder: Path, targets: Mapping[str, TargetBase]) -> 
 
 
 def deploy(plan: PlanBase, folder: Path, targets: dict[str, TargetBase], progress: Progress) -> Result:
-    """One deploy into `runs/` of the working folder; the cache is brought under its cap at the end."""
+    """One deploy into `runs/` of the working folder, and into the history; the cache is brought under its cap at the
+    end.
+    """
+    from pipeline.history.record import record
+
     with _cache(plan) as cache:
-        return deployment.run(plan, folder, targets, cache, Path("runs"), progress)
+        found = deployment.run(plan, folder, targets, cache, Path("runs"), progress)
+    try:
+        record(found)
+    except UserError as error:
+        # The run is written: that its figures are not in the history, too, takes nothing from it.
+        progress.line(f"not in the history: {error}\nlater: edgepipe history add runs/{found.id}")
+    return found
 
 
 @contextlib.contextmanager
@@ -293,18 +301,26 @@ def measure(
         with progress.step(f"{target}: deploy") as say:
             deployed = deploy_stage.run(device, variants, inputs, say)
         with progress.step(f"{target}: measure") as say:
-            session = measure_stage.run(options, device, deployed, say)
-    measurement = judge.measurements_of(session, variants, found.emulated)["model"]
-    valid = validity.check({"model": measurement}, session.environment, options.repetitions)
+            taken = list(attempts.run(options, device, deployed, variants, say))
+    last, valid, measurement = taken[-1], taken[-1].validity, taken[-1].measurements["model"]
     return {
         "target": target,
         "emulated": found.emulated,
         "runtime": deployed.runtime,
         "validity": valid.model_dump(mode="json"),
         "summary": None if valid.state == "invalid" else summarise(measurement).model_dump(mode="json"),
-        "environment": session.environment,
-        "operators": session.operators["model"].model_dump(mode="json"),
+        "environment": last.session.environment,
+        "operators": last.session.operators["model"].model_dump(mode="json"),
         "measurement": measurement.model_dump(mode="json"),
+        "invalid_sessions": [
+            {
+                "validity": each.validity.model_dump(mode="json"),
+                "environment": each.session.environment,
+                "measurement": each.measurements["model"].model_dump(mode="json"),
+            }
+            for each in taken
+            if each.repeated
+        ],
     }
 
 

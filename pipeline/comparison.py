@@ -23,6 +23,7 @@ IDENTITY = (
     "userland_bits",
     "libc",
     "kernel",
+    "firmware",
     "python",
 )
 VERSIONS = ("numpy", "runtime", "runtime_version")

@@ -16,9 +16,9 @@ from pipeline.models.data import load_samples
 from pipeline.models.samples import at_key
 from pipeline.plan import PlanBase
 from pipeline.progress import Progress
-from pipeline.result import Encoded, TargetResult, VariantFile
+from pipeline.result import Encoded, InvalidSession, TargetResult, VariantFile
 from pipeline.sparse_tflite.suited import Suit
-from pipeline.stages import deploy, install, judge, measure
+from pipeline.stages import attempts, deploy, install, judge, measure
 from targets.device import Device
 from targets.errors import TargetError
 from targets.target import TargetBase
@@ -140,17 +140,26 @@ def _measure(
     known: dict[str, Any],
 ) -> measure.Session:
     """What the device said; `known` holds it also where it broke off."""
-    emulated = device.target.emulated
     try:
         with _timed("measure", known), progress.step(f"{job.name}: measure") as say:
-            session = measure.run(job.plan.measure, device, deployed, say)
+            for attempt in attempts.run(job.plan.measure, device, deployed, job.variants, say):
+                session = attempt.session
+                known.update(measurements=attempt.measurements, environment=session.environment)
+                if attempt.repeated:
+                    known["invalid_sessions"] = (*known.get("invalid_sessions", ()), _invalid(attempt))
     except measure.BrokenOff as error:
-        measurements = judge.measurements_of(error.session, job.variants, emulated)
+        measurements = judge.measurements_of(error.session, job.variants, device.target.emulated)
         known.update(measurements=measurements, environment=error.session.environment)
         raise
-    measurements = judge.measurements_of(session, job.variants, emulated)
-    known.update(measurements=measurements, environment=session.environment)
     return session
+
+
+def _invalid(attempt: attempts.Attempt) -> InvalidSession:
+    return InvalidSession(
+        validity=attempt.validity,
+        environment=attempt.session.environment,
+        measurements=attempt.measurements,
+    )
 
 
 def _judge(device: Device, session: measure.Session, job: Job, known: dict[str, Any]) -> None:

@@ -156,6 +156,33 @@ class ConvertSection(Section):
         return self
 
 
+class DeadlineSection(Section):
+    """At what rate a real-time application invokes the model."""
+
+    period_ms: float = Field(gt=0)
+    deadline_ms: float | None = Field(None, gt=0)
+    seconds: float = Field(5, gt=0, le=3600)
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> DeadlineSection:
+        if self.seconds * 1000 / self.period_ms > 100_000:
+            raise ValueError("seconds: expected 100,000 periods at most; every one of them is kept")
+        if self.seconds * 1000 < self.period_ms:
+            raise ValueError(f"seconds: expected one period at least, received {self.seconds:g}")
+        return self
+
+
+class ControlsSection(Section):
+    """What is set on the device while it measures, as far as it permits that; undone in the end."""
+
+    cores: (
+        Literal["fast"] | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None
+    ) = None
+    priority: int = Field(0, ge=-20, le=19)
+    governor: str | None = Field(None, pattern=r"^[a-z_]+$")
+    fixed_performance: bool = False
+
+
 class MeasureSection(Section):
     """The measuring protocol, for each variant; variants take turns in fresh processes: A B C C B A ..."""
 
@@ -169,6 +196,11 @@ class MeasureSection(Section):
     max_seconds: float = Field(2, ge=0)
     interval: float = Field(0.01, ge=0, le=1)
     operators: bool = False
+    deadline: DeadlineSection | None = None
+    sustained_seconds: float = Field(0, ge=0, le=86400)
+    controls: ControlsSection = ControlsSection()
+    retries: int = Field(2, ge=0, le=20)
+    cool_down_seconds: float = Field(30, ge=0, le=3600)
     evaluation_samples: int | None = Field(None, ge=32)
     step_deadline_s: float = Field(300, gt=0)
 
@@ -192,6 +224,7 @@ class GatesSection(Section):
 
     max_metric_drop: float | None = 0.02
     max_latency_ms: LatencyGate = LatencyGate()
+    max_deadline_misses: float | None = Field(None, ge=0, le=1)
     max_file_bytes: int | None = Field(None, gt=0)
     max_memory_bytes: int | None = Field(None, gt=0)
     emulated_counts: bool = False
@@ -232,6 +265,14 @@ class PlanBase(Section):
                     "precision: a .tflite file is deployed in the numbers it was converted to; leave the key out"
                 )
         return section
+
+    @model_validator(mode="after")
+    def _knows_its_deadline(self) -> PlanBase:
+        if self.gates.max_deadline_misses is not None and self.measure.deadline is None:
+            raise ValueError(
+                "gates.max_deadline_misses: needs a deadline to miss: measure.deadline: {period_ms: 20}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _knows_its_loss(self) -> PlanBase:

@@ -87,12 +87,21 @@ class Installed(Record):
     after_install: dict[str, Any] | None = None
 
 
+class InvalidSession(Record):
+    """A session that was taken again because it could not be believed; kept, and compared with nothing."""
+
+    validity: Validity
+    environment: dict[str, Any]
+    measurements: dict[str, Measurement]
+
+
 class TargetResult(Record):
     """All that one device said, and what follows from it.
 
     `settings` are the target's own (none of its transport's), `digests` those of the agent, the runtime's bundle and
     the evaluation inputs: with `device` and `environment` they say whether two results may be compared. `provision`
     is how the device got its runtime, and why so. `operators` is what ran of each variant, and by which kernels.
+    `invalid_sessions` came before the one that `measurements` are of.
     """
 
     emulated: bool
@@ -109,6 +118,7 @@ class TargetResult(Record):
     operators: dict[str, Operators] = {}
     summaries: dict[str, Summary] = {}
     validity: Validity | None = None
+    invalid_sessions: tuple[InvalidSession, ...] = ()
     agreement: Agreement | None = None
     gates: dict[str, tuple[Gate, ...]] = {}
     verdicts: tuple[Verdict, ...] = ()

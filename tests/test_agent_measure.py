@@ -104,6 +104,7 @@ def test_a_repetition_keeps_every_raw_figure(agent: Agent) -> None:
     assert set(event) == {
         "event", "step", "variant", "load_ns", "first_ns", "warmup_ns", "samples_ns",
         "steady", "waited_ns", "environment", "memory", "clock", "threads", "versions", "operators",
+        "paced",
     }  # fmt: skip
     assert (len(event["warmup_ns"]), len(event["samples_ns"])) == (2, 3)
     assert min([event["load_ns"], event["first_ns"], *event["warmup_ns"], *event["samples_ns"]]) > 0

@@ -37,7 +37,7 @@ def agent(tmp_path: Path) -> Agent:
         (b'{"version": 1}\n', "expected job.do to be a string. Received: nothing"),
         (
             b'{"version": 1, "do": "dance"}\n',
-            "clean, install, rollback, status, trial, measure. Received: 'dance'",
+            "clean, install, rollback, status, trial, measure, cool_down. Received: 'dance'",
         ),
         (b'{"version": 1, "do": "hash", "paths": "x"}\n', "expected job.paths to be a list of strings"),
         (
@@ -61,7 +61,10 @@ def test_a_bad_job_is_refused_in_words(agent: Agent, line: bytes, words: str) ->
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"steps": [{"kind": "dance", "variant": "a"}]}, "expected job.steps[0].kind to be evaluate or time"),
+        (
+            {"steps": [{"kind": "dance", "variant": "a"}]},
+            "expected job.steps[0].kind to be evaluate, time or sustain",
+        ),
         ({"steps": [time_step("b")]}, "expected job.variants.b to be a string. Received: nothing"),
         (
             {"variants": {"a": "/nowhere"}},

@@ -11,6 +11,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from device_agents.sysfiles import ROOT_VARIABLE
 from pipeline import result
 from tests.workspace import ROOT, Workspace
 
@@ -45,6 +46,21 @@ def test_the_result_fits_its_published_schema(workspace: Workspace) -> None:
     assert schema == result.json_schema(), "write it anew: edgepipe schema > docs/result.schema.json"
     jsonschema.Draft202012Validator(schema).validate(workspace.result())
     assert result.load(workspace.folder / "runs" / "latest").schema_version == 2
+
+
+def test_the_history_has_what_was_measured(workspace: Workspace) -> None:
+    run = workspace.result()["id"]
+    rows = workspace.run("history", "list", "--last", "1000", "--json").json
+    assert {row["variant"] for row in rows if row["run"] == run} == {"baseline", "dense", "sparse"}
+
+
+def test_a_history_that_cannot_be_had_takes_nothing_from_a_run(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace.folder / "broken.db").write_text("no database")
+    monkeypatch.setenv("EDGEPIPE_HISTORY", f"sqlite:///{workspace.folder}/broken.db")
+    ended = workspace.run(*DEPLOY)
+    assert ended.code == 0 and "later: edgepipe history add runs/" in ended.err
 
 
 def test_the_winner_is_installed_with_its_manifest(workspace: Workspace) -> None:
@@ -228,7 +244,7 @@ def data_file(workspace: Workspace) -> Path:
     return path
 
 
-def test_each_stage_alone_on_files(workspace: Workspace) -> None:
+def test_each_stage_alone_on_files(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     data_file(workspace)
     pruned = workspace.run(
         "prune",
@@ -258,6 +274,20 @@ def test_each_stage_alone_on_files(workspace: Workspace) -> None:
     assert measured.code == 0, measured.err
     assert measured.json["summary"]["p50_ms"]["value"] > 0
     assert measured.json["validity"]["state"] in ("valid", "suspect")
+    throttled = workspace.folder / "sys/devices/platform/soc/soc:firmware/get_throttled"
+    throttled.parent.mkdir(parents=True)
+    throttled.write_text("4")
+    monkeypatch.setenv(ROOT_VARIABLE, str(workspace.folder))
+    quick = ("repetitions=2", "min_seconds=0", "max_seconds=0", "retries=1", "cool_down_seconds=0")
+    measured = workspace.run(
+        "measure", "p.tflite", *(word for each in quick for word in ("--set", each)), "--json"
+    )
+    assert measured.code == 3 and measured.json["summary"] is None
+    (before,) = measured.json["invalid_sessions"]
+    assert before["measurement"]["repetitions"][0]["samples_ns"]
+    assert (
+        "throttled" in before["validity"]["reasons"][0] and "invalid: the board was throttled" in measured.err
+    )
 
 
 def test_compare_sets_two_runs_side_by_side(workspace: Workspace) -> None:

@@ -184,7 +184,7 @@ QUIET = {"before": state(), "after": state()}
 
 def test_validity() -> None:
     assert validity.check(sound(), QUIET, 2) == validity.Validity(state="valid")
-    assert state_of(sound(spread=0.3), QUIET) == "suspect"
+    assert state_of({"dense": sound(spread=0.3)["dense"]}, QUIET) == "suspect"
     missing = validity.check(sound(), QUIET, 3)
     assert missing.state == "invalid" and "baseline: 2 repetitions, expected 3" in missing.reasons
     frozen = {"dense": measurement("dense", [0] * 5, [10] * 5)}
@@ -198,8 +198,6 @@ def test_validity() -> None:
         ({"peak_memory_resets": False}, {}, "high-water mark"),
         ({}, {"clocks_s": {"monotonic": 20.0, "boottime": 35.0, "realtime": 1e9 + 25}}, "slept for 15.0 s"),
         ({}, {"clocks_s": {"monotonic": 20.0, "boottime": 20.0, "realtime": 1e9 + 70}}, "moved by +60.0 s"),
-        ({"throttled": 0}, {"throttled": 0x50000}, "0x50000"),
-        ({"throttled": 0}, {"throttled": 0x50005}, "0x50005"),
     ],
 )
 def test_what_the_device_did_meanwhile_makes_it_suspect(

@@ -18,7 +18,7 @@ from rich.console import Console
 from pipeline.measurement.validity import Validity
 from pipeline.plan import GatesSection, LatencyGate
 from pipeline.reports import html, notation, terminal
-from pipeline.result import Result
+from pipeline.result import InvalidSession, Result
 from tests.page import Element, Page, figures, rows, section
 from tests.results_for_tests import (
     AGREEMENT,
@@ -263,6 +263,22 @@ def test_an_invalid_measurement_and_a_disagreement_are_said(result: Result) -> N
     assert reason in part.text and "measurement invalid" in part.text
     assert "DISAGREE: an output is not a finite number" in part.text
     assert len(figures(part)) == 2
+
+
+def test_a_session_that_was_taken_again_is_said(result: Result) -> None:
+    target = result.targets["local"]
+    before = InvalidSession(
+        validity=Validity(state="invalid", reasons=("the board was throttled",)),
+        environment=target.environment,
+        measurements=target.measurements,
+    )
+    changed = with_targets(result, local=target.model_copy(update={"invalid_sessions": (before,)}))
+    said = "Session 1 was invalid and was taken again"
+    assert said in section(Page(html.render(changed)).root, "local").text
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(terminal.summary(changed))
+    assert "kept and not compared: the board was throttled" in capture.get()
 
 
 def test_a_failed_gate_and_an_advisory_one_can_be_told_apart() -> None:

@@ -10,7 +10,7 @@ from pipeline.comparison import fingerprint
 from pipeline.result import TargetResult
 
 # Of a target's settings, those that decide how a model is run there.
-SETTINGS = ("delegate", "core", "threads", "python", "provision")
+SETTINGS = ("delegate", "xnnpack", "core", "threads", "python", "provision")
 
 
 def identity(target: TargetResult) -> dict[str, Any]:

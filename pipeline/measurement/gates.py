@@ -57,6 +57,8 @@ def hold(
     for share in ("p50", "p90", "p99"):
         value = getattr(summary, f"{share}_ms").value
         add(f"max_latency_ms.{share}", getattr(limits.max_latency_ms, share), value, "ms", advisory)
+    missed = summary.deadlines.miss_share if summary.deadlines else None
+    add("max_deadline_misses", limits.max_deadline_misses, missed, "", advisory)
     add("max_file_bytes", limits.max_file_bytes, file_bytes, "bytes")
     add("max_memory_bytes", limits.max_memory_bytes, summary.peak_memory_bytes, "bytes", advisory)
     return tuple(gates)

@@ -47,12 +47,42 @@ class MemoryCourse(Record):
         return max(0, self.steady.rss - self.before_load.rss)
 
 
+class Paced(Record):
+    """Invoked at a fixed rate: nanoseconds from each release to the start and to the end of the work, null for one
+    that was dropped, as the work before it still went on."""
+
+    period_ns: int
+    deadline_ns: int
+    late_ns: tuple[int | None, ...]
+    response_ns: tuple[int | None, ...]
+
+
+class Window(Record):
+    """A second of back-to-back inference: when it began, how many there were, their median and longest time; after it
+    the warmest zone in Celsius and the fastest core's frequency."""
+
+    at_s: float
+    count: int
+    median_ns: int
+    longest_ns: int
+    temperature_c: float | None
+    frequency_hz: int | None
+
+
+class Sustained(Record):
+    """One fresh process that did nothing but infer for so many seconds."""
+
+    step: int
+    seconds: float
+    windows: tuple[Window, ...]
+
+
 class Repetition(Record):
     """One fresh process: load, first inference, warm-ups, samples; times in nanoseconds.
 
     `steady`: whether the warm-up came to rest, null where it was too short to tell. `waited_ns` is how long the process
     was ready to sample and no core was free for it. `environment` is what the cores ran at, and how hot they were,
-    right after the last sample.
+    right after the last sample. `paced` came after all of that.
     """
 
     step: int
@@ -68,6 +98,7 @@ class Repetition(Record):
     clock: dict[str, Any]
     versions: dict[str, Any]
     operators: tuple[str, ...] | None
+    paced: Paced | None = None
 
 
 class Measurement(Record):
@@ -77,4 +108,5 @@ class Measurement(Record):
     digest: str
     emulated: bool
     repetitions: tuple[Repetition, ...]
+    sustained: Sustained | None = None
     metric: float | None

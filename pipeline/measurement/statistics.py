@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.measurement import deadlines, endurance
+from pipeline.measurement.deadlines import Deadlines
+from pipeline.measurement.endurance import Endurance
 from pipeline.measurement.measurement import Measurement, Record
 
 CONFIDENCE = 0.95
@@ -35,12 +38,20 @@ class Summary(Record):
     steady_memory_bytes: int
     process_peak_bytes: int
     metric: float | None
+    deadlines: Deadlines | None = None
+    endurance: Endurance | None = None
+
+    @property
+    def sentences(self) -> list[str]:
+        """What came of invoking the model at a fixed rate, and for long, where that was asked for."""
+        return [found.sentence for found in (self.deadlines, self.endurance) if found is not None]
 
 
 def summarise(measurement: Measurement) -> Summary:
     """The summary of a measurement with at least one repetition; what each has once is the median over them."""
     repetitions = measurement.repetitions
     samples = [np.asarray(repetition.samples_ns) / 1e6 for repetition in repetitions]
+    paced = [repetition.paced for repetition in repetitions if repetition.paced]
     p50, p90, p95, p99, p999 = (percentile(samples, share) for share in (50, 90, 95, 99, 99.9))
     return Summary(
         samples=sum(map(len, samples)),
@@ -56,6 +67,8 @@ def summarise(measurement: Measurement) -> Summary:
         steady_memory_bytes=int(np.median([repetition.memory.steady_added for repetition in repetitions])),
         process_peak_bytes=max(repetition.memory.steady.hwm for repetition in repetitions),
         metric=measurement.metric,
+        deadlines=deadlines.summarise(paced) if paced else None,
+        endurance=endurance.summarise(measurement.sustained) if measurement.sustained else None,
     )
 
 

@@ -145,6 +145,11 @@ def _below(target: TargetResult) -> list[RenderableType]:
         for gate in row
         if not gate.passed
     ]
+    lines += [
+        f"{variant}: {sentence}"
+        for variant, found in target.summaries.items()
+        for sentence in found.sentences
+    ]
     if target.validity is not None and target.validity.state != "valid":
         lines += [f"measurement {target.validity.state}: {reason}" for reason in target.validity.reasons]
     lines += [
@@ -152,6 +157,10 @@ def _below(target: TargetResult) -> list[RenderableType]:
         for variant, found in target.operators.items()
         if target.winner is None or variant == target.winner.variant
         for sentence in found.sentences
+    ]
+    lines += [
+        f"an invalid session came before this one, kept and not compared: {each.validity.reasons[0]}"
+        for each in target.invalid_sessions
     ]
     if target.encoded is not None and target.encoded.rewrites:
         done = ", ".join(f"{name} ({count})" for name, count in target.encoded.rewrites.items())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pipeline.measurement.deadlines import Deadlines
+from pipeline.measurement.endurance import Endurance
 from pipeline.measurement.statistics import Estimate, Summary
 from pipeline.reports import notation
 from pipeline.result import Result, TargetResult
@@ -35,6 +37,8 @@ def rows(result: Result, target: TargetResult) -> list[Row]:
         )
         return Row(title, tuple(cells), True)
 
+    paced = all(summary.deadlines for summary in target.summaries.values())
+    lasting = all(summary.endurance for summary in target.summaries.values())
     metric = result.model.metric if result.model else "metric"
     return [
         row("file, bytes", lambda name, _: file_bytes(target, name), absolute=False),
@@ -44,6 +48,8 @@ def rows(result: Result, target: TargetResult) -> list[Row]:
         percentile("latency p99", lambda summary: summary.p99_ms),
         percentile("latency p99.9", lambda summary: summary.p999_ms),
         row("latency, least", lambda _, summary: notation.milliseconds(summary.minimum_ms)),
+        *(_deadlines(row) if paced else ()),
+        *(_endurance(row) if lasting else ()),
         row("loading", lambda _, summary: notation.milliseconds(summary.load_ms)),
         row("first inference", lambda _, summary: notation.milliseconds(summary.first_ms)),
         row("memory, at most", lambda _, summary: notation.size(summary.peak_memory_bytes)),
@@ -52,6 +58,33 @@ def rows(result: Result, target: TargetResult) -> list[Row]:
         row(f"{metric} on the device", lambda _, summary: notation.score(summary.metric), absolute=False),
         row("samples", lambda _, summary: f"{summary.samples:,}", absolute=False),
     ]
+
+
+def _deadlines(row: Callable[[str, Callable[[str, Summary], str]], Row]) -> Iterator[Row]:
+    """Of a model invoked at a fixed rate."""
+
+    def figure(title: str, value: Callable[[Deadlines], str]) -> Row:
+        return row(title, lambda _, summary: value(summary.deadlines) if summary.deadlines else "")
+
+    yield figure("deadlines missed", lambda found: f"{found.misses:,} of {found.releases:,}")
+    yield figure("missed in a row, at most", lambda found: f"{found.longest_streak:,}")
+    yield figure("from release to start, p50", lambda found: notation.milliseconds(found.jitter.p50))
+    yield figure("from release to start, p99", lambda found: notation.milliseconds(found.jitter.p99))
+    yield figure("from release to start, at most", lambda found: notation.milliseconds(found.jitter.greatest))
+    yield figure("from release to end, p50", lambda found: notation.milliseconds(found.response.p50))
+    yield figure("from release to end, p99", lambda found: notation.milliseconds(found.response.p99))
+    yield figure("from release to end, at most", lambda found: notation.milliseconds(found.response.greatest))
+
+
+def _endurance(row: Callable[[str, Callable[[str, Summary], str]], Row]) -> Iterator[Row]:
+    """Of a model invoked back to back for long."""
+
+    def figure(title: str, value: Callable[[Endurance], str]) -> Row:
+        return row(title, lambda _, summary: value(summary.endurance) if summary.endurance else "")
+
+    yield figure("back to back, first quarter", lambda found: notation.milliseconds(found.first_ms))
+    yield figure("back to back, last quarter", lambda found: notation.milliseconds(found.last_ms))
+    yield figure("back to back, change", lambda found: f"{found.change:+.1%}")
 
 
 def file_bytes(target: TargetResult, variant: str) -> str:

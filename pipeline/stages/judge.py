@@ -31,6 +31,7 @@ def measurements_of(
             digest=artifact.digest,
             emulated=emulated,
             repetitions=session.repetitions[name],
+            sustained=session.sustained.get(name),
             metric=None,
         )
         for name, artifact in variants.items()

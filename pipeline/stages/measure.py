@@ -7,13 +7,13 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
 
 from pipeline.artifacts import file_digest
-from pipeline.measurement.measurement import Repetition
+from pipeline.measurement.measurement import Repetition, Sustained
 from pipeline.measurement.operators import Operators
 from pipeline.models.samples import Samples, of_names
 from pipeline.plan import MeasureSection
@@ -21,6 +21,8 @@ from pipeline.progress import Say
 from pipeline.stages.deploy import Deployed
 from targets.device import Device, Event
 from targets.errors import TargetError
+
+Reported = TypeVar("Reported", Repetition, Sustained)
 
 GRACE_S = 60.0
 # How long operators are timed, and as long the whole model beside them.
@@ -45,6 +47,7 @@ class Session:
     repetitions: dict[str, tuple[Repetition, ...]]
     outputs: dict[str, Samples]
     environment: dict[str, Any]
+    sustained: dict[str, Sustained]
     operators: dict[str, Operators] = field(default_factory=dict)
 
 
@@ -72,6 +75,9 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
     steps += [{"kind": "time", "variant": name} for name in turns(names, options.repetitions)]
     if options.operators:
         steps += [{"kind": "profile", "variant": name, "seconds": PROFILE_S} for name in names]
+    for name in names if options.sustained_seconds else ():
+        rest = {"seconds": options.sustained_seconds, "cool_down_seconds": options.cool_down_seconds}
+        steps.append({"kind": "sustain", "variant": name, **rest})
 
     events: list[Event] = []
 
@@ -84,7 +90,7 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
         device.ask(
             "measure",
             tell,
-            deadline_s=options.step_deadline_s * len(steps) + GRACE_S,
+            deadline_s=options.step_deadline_s * len(steps) + _longer(options, len(names)) + GRACE_S,
             lock=device.lock,
             bundle=deployed.bundle,
             runtime=deployed.runtime,
@@ -92,17 +98,48 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
             variants=deployed.variants,
             inputs=deployed.inputs,
             steps=steps,
-            protocol=options.model_dump(include=set(AGENT_KEYS)),
+            protocol={**options.model_dump(include=set(AGENT_KEYS)), "deadline": _deadline(options)},
+            controls=options.controls.model_dump(mode="json"),
             step_deadline_s=options.step_deadline_s,
         )
         outputs = _fetch(device, events)
     except TargetError as error:
-        known = Session(_repetitions(device, names, events), {}, _environment(events))
+        known = _session(device, names, events, {})
         raise BrokenOff(error, known) from error
     finally:
         _tidy(device, [path for each in places.values() for path in named_places(each).values()])
+    return _session(device, names, events, outputs)
+
+
+def _deadline(options: MeasureSection) -> dict[str, float] | None:
+    """As the agent takes it, the deadline in milliseconds."""
+    wanted = options.deadline
+    if wanted is None:
+        return None
+    return {**wanted.model_dump(), "deadline_ms": wanted.deadline_ms or wanted.period_ms}
+
+
+def _longer(options: MeasureSection, variants: int) -> float:
+    """Seconds that the session takes by order, beside what its steps may take at most."""
+    paced = options.deadline.seconds * options.repetitions if options.deadline else 0.0
+    endurance = options.sustained_seconds + options.cool_down_seconds if options.sustained_seconds else 0.0
+    return variants * (paced + endurance)
+
+
+def _session(
+    device: Device, names: Sequence[str], events: Sequence[Event], outputs: dict[str, Samples]
+) -> Session:
+    sustained = {
+        str(event["variant"]): _read(device, Sustained, event)
+        for event in events
+        if event.get("event") == "sustained"
+    }
     return Session(
-        _repetitions(device, names, events), outputs, _environment(events), _operators(device, events)
+        _repetitions(device, names, events),
+        outputs,
+        _environment(events),
+        sustained,
+        _operators(device, events),
     )
 
 
@@ -131,14 +168,23 @@ def _repetitions(
     found: dict[str, tuple[Repetition, ...]] = {name: () for name in names}
     for event in events:
         if event.get("event") == "repetition":
-            fields = {key: value for key, value in event.items() if key not in ("event", "variant")}
-            try:
-                found[event["variant"]] += (Repetition.model_validate(fields),)
-            except (ValidationError, KeyError) as error:
+            one = _read(device, Repetition, event)
+            if event.get("variant") not in found:
                 raise TargetError(
-                    f"{device.name}: the agent sent a repetition that is none: {error}"
-                ) from None
+                    f"{device.name}: the agent measured what it was not asked to: {event!r:.200}"
+                )
+            found[event["variant"]] += (one,)
     return found
+
+
+def _read(device: Device, kind: type[Reported], event: Event) -> Reported:
+    """What an event of the agent's holds, beside its name and its variant's."""
+    fields = {key: value for key, value in event.items() if key not in ("event", "variant")}
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        what = f"a {kind.__name__.lower()} event"
+        raise TargetError(f"{device.name}: the agent sent {what} that is none: {error}") from None
 
 
 def _environment(events: Sequence[Event]) -> dict[str, Any]:
