@@ -63,7 +63,7 @@ def test_a_bad_job_is_refused_in_words(agent: Agent, line: bytes, words: str) ->
     [
         (
             {"steps": [{"kind": "dance", "variant": "a"}]},
-            "expected job.steps[0].kind to be evaluate, time or sustain",
+            "expected job.steps[0].kind to be evaluate, time, profile or sustain",
         ),
         ({"steps": [time_step("b")]}, "expected job.variants.b to be a string. Received: nothing"),
         (
@@ -75,7 +75,7 @@ def test_a_bad_job_is_refused_in_words(agent: Agent, line: bytes, words: str) ->
         ({"threads": True}, "expected job.threads to be a whole number from 1 on. Received: True"),
         ({"protocol": {"min_samples": 3}}, "expected job.protocol.warmup_runs to be a whole number"),
         ({"step_deadline_s": "1"}, "expected job.step_deadline_s to be a number of seconds. Received: '1'"),
-        ({"runtime": "onnx"}, "one of ai-edge-litert, tflite-runtime. Received: 'onnx'"),
+        ({"runtime": "onnx"}, "one of ai-edge-litert, tensorflow, tflite-runtime. Received: 'onnx'"),
         ({"runtime": "ai-edge-litert"}, "ai-edge-litert cannot be imported"),
     ],
 )
@@ -171,7 +171,8 @@ def test_a_worker_ends_with_its_input_even_where_the_kernel_does_not_kill_it(age
     job = agent.measurement(models={"a": model.source})
     request = {
         "kind": "evaluate", "variant": "a", "model": job["variants"]["a"], "outputs": "unused.npy",
-        **{key: job[key] for key in ("inputs", "bundle", "runtime", "threads")},
+        "setting": {"threads": 1, "xnnpack": True, "delegate": None, "options": {}},
+        **{key: job[key] for key in ("inputs", "bundle", "runtime")},
     }  # fmt: skip
     argv = [sys.executable, "-I", "-S", str(agent.archive), "worker"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE) as worker:
