@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,10 @@ from pipeline.output import show
 from pipeline.progress import Progress
 from targets.checkup import Finding, check_up
 from targets.errors import TargetError
+from targets.newcomer import Newcomer, describe, meet
+from targets.transports import Transport
 
+ADB = "adb:"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 targets = typer.Typer(help="Where models go: list, add, check.", rich_markup_mode=None)
@@ -48,7 +52,12 @@ def _about(name: str, path: Path) -> dict[str, Any]:
 @targets.command("add")
 def add(
     name: Annotated[str, typer.Argument(help="What to call it: targets/NAME.yaml is written.")],
-    host: Annotated[str, typer.Argument(help="[user@]host[:port], or a Host of ~/.ssh/config.")],
+    host: Annotated[
+        str,
+        typer.Argument(
+            help="[user@]host[:port], or a Host of ~/.ssh/config; a phone: adb:SERIAL, or adb:HOST:PORT/SERIAL."
+        ),
+    ],
     accept_host_key: Annotated[
         str,
         typer.Option("--accept-host-key", help="Its key's fingerprint, SHA256:..., as the device shows it."),
@@ -60,7 +69,7 @@ def add(
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Ask a device what it is, and write its target file, its host key pinned in it."""
+    """Ask a device what it is, and write its target file: its host key pinned in it, or a phone's serial number."""
     path = Path("targets", f"{name}.yaml")
     if not NAME.fullmatch(name):
         raise UserError(f"{name!r}: expected a name of letters, digits, - and _")
@@ -79,27 +88,58 @@ def _met(
     name: str, host: str, accepted: str, key_file: str | None, jump: str | None
 ) -> tuple[str, dict[str, Any]]:
     """The text of the target file, and what the device said."""
-    from targets.newcomer import describe, meet
     from targets.ssh_login import host_key_of
     from targets.ssh_options import jump_host
     from targets.transports import ssh
 
-    progress = Progress()
+    if host.startswith(ADB):
+        if accepted or key_file or jump:
+            raise UserError(f"{host}: --accept-host-key, --key-file and --jump are for SSH")
+        return _met_phone(name, host.removeprefix(ADB))
     options = jump_host(host, key_file=key_file, proxy_jump=jump)
     key, known = host_key_of(options)
     if not known:
         _accept(key.fingerprint, accepted, host)
     if not key.certified:
         options = options.model_copy(update={"host_key": key.line})
-    with progress.step(f"{name}: ask what it is") as say:
-        transport = ssh.connect(options)
+    newcomer = _asked(name, lambda: ssh.connect(options))
+    return describe(name, options, newcomer), {**_told(newcomer), "host_key": options.host_key}
+
+
+def _met_phone(name: str, phone: str) -> tuple[str, dict[str, Any]]:
+    """The same of a phone, `[HOST:PORT/]SERIAL`: the adb server where it is not here, and which of its phones."""
+    from pydantic import ValidationError
+
+    from targets.adb_phone import find_phone
+    from targets.transports import adb
+
+    server, _, serial = phone.rpartition("/")
+    try:
+        options = adb.Options(serial=serial or None, server=server or None)
+    except ValidationError as error:
+        raise UserError(
+            f"{ADB}{phone}: expected adb:SERIAL or adb:HOST:PORT/SERIAL; {error.errors()[0]['msg']}"
+        ) from None
+    # That the only phone was meant is true today.
+    options = options.model_copy(update={"serial": find_phone(options)})
+    newcomer = _asked(name, lambda: adb.connect(options))
+    return describe(name, options, newcomer), {**_told(newcomer), "serial": options.serial}
+
+
+def _asked(name: str, connect: Callable[[], Transport]) -> Newcomer:
+    """What a device said of itself."""
+    with Progress().step(f"{name}: ask what it is") as say:
+        transport = connect()
         try:
             newcomer = meet(transport)
         finally:
             transport.close()
         say(newcomer.probe.sentence)
-    about = {"description": newcomer.model, "core": newcomer.probe.core, "runtime": newcomer.runtime}
-    return describe(name, options, newcomer), {**about, "host_key": options.host_key}
+    return newcomer
+
+
+def _told(newcomer: Newcomer) -> dict[str, Any]:
+    return {"description": newcomer.model, "core": newcomer.probe.core, "runtime": newcomer.runtime}
 
 
 def _accept(fingerprint: str, accepted: str, host: str) -> None:

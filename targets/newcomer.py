@@ -6,10 +6,10 @@ import json
 import re
 from dataclasses import dataclass
 
+from targets import adb_server, ssh_options
 from targets.errors import TargetError
 from targets.probe import Probe, probe
 from targets.provisioning.runtimes import choose
-from targets.ssh_options import Options
 from targets.transports import Transport
 
 # What our emulated devices have in their model's name.
@@ -24,6 +24,13 @@ _MODELS = (
 _TEMPLATE = """\
 # Written by `edgepipe targets add {name}`, which asked the device. It says of itself: {sentence}.
 description: {description}
+{way}# x86 | arm (Cortex-A53, A72) | arm-fp16 (with half-precision arithmetic: Cortex-A55, A76); null: not known
+core: {core}
+# {reason}
+runtime: {runtime}  # auto | tflite-runtime | ai-edge-litert
+threads: 1  # threads of the interpreter
+"""
+_SSH = """\
 transport: ssh
 ssh:
   host: {host}  # or a Host of ~/.ssh/config, which also answers for each null below
@@ -37,15 +44,28 @@ ssh:
   connect_timeout_s: null  # null: 10; for each server on the way
   keepalive_s: null  # null: 15; a network that is silent for three times as long is lost
 python: python3  # 3.9 or later; nothing is installed into it
-# x86 | arm (Cortex-A53, A72) | arm-fp16 (with half-precision arithmetic: Cortex-A55, A76); null: not known
-core: {core}
-# {reason}
-runtime: {runtime}  # auto | tflite-runtime | ai-edge-litert
-threads: 1  # threads of the interpreter
+"""
+_SSH_PLACES = """\
 workdir: .cache/edgepipe  # relative: to the login folder
 install_path: edgepipe/model  # the winner: current/model.tflite and current/manifest.json
 emulated: {emulated}
 when_unreachable: is the device on, and its address still the same?
+"""
+_ADB = """\
+transport: adb
+adb:
+  serial: {serial}  # of `adb devices`, or ADDRESS:PORT; null: $ANDROID_SERIAL, else the only phone
+  server: {server}  # HOST:PORT of the adb server; null: as adb finds it, or 127.0.0.1:5037
+  client: adb  # starts the server where none runs on this machine
+  folder: {folder}  # relative paths begin here; Android lets adb run programs in /data/local/tmp only
+  connect_timeout_s: 10
+python: null  # null: python3
+"""
+_ADB_PLACES = """\
+workdir: edgepipe
+install_path: edgepipe-model  # the winner: current/model.tflite and current/manifest.json
+emulated: {emulated}
+when_unreachable: does `adb devices` show the phone as `device`?
 """
 
 
@@ -66,7 +86,17 @@ def meet(transport: Transport, python: str = "python3") -> Newcomer:
     named = re.findall(r"^Model\s*:(.*)$", told[-1], re.MULTILINE)
     model = next((line for text in [*told[: len(_MODELS)], *named] if (line := _printable(text))), "")
     runtime, reason = _runtime(found)
-    return Newcomer(model or f"{found.architecture} {found.system}", found, runtime, reason)
+    model = model or _phone(transport) or f"{found.architecture} {found.system}"
+    return Newcomer(model, found, runtime, reason)
+
+
+def _phone(transport: Transport) -> str:
+    """The maker and model of an Android phone; empty where nobody knows such properties."""
+    told = [
+        transport.run(["getprop", f"ro.product.{name}"], deadline_s=_SHORT_S)
+        for name in ("manufacturer", "model")
+    ]
+    return _printable(" ".join(each.stdout.decode(errors="replace") for each in told if not each.returncode))
 
 
 def _read(transport: Transport, *paths: str) -> list[str]:
@@ -97,23 +127,23 @@ def _runtime(found: Probe) -> tuple[str, str]:
     return name, "the newer one, whose sparse kernels run on every Arm core"
 
 
-def describe(name: str, options: Options, newcomer: Newcomer) -> str:
+def describe(name: str, options: ssh_options.Options | adb_server.Options, newcomer: Newcomer) -> str:
     """The target file of a device that is reached by `options`; a pinned `host_key` is written down."""
-    return _TEMPLATE.format(
-        name=name,
-        sentence=newcomer.probe.sentence,
-        description=json.dumps(newcomer.model),
-        host=json.dumps(options.host),
-        port=json.dumps(options.port),
-        user=json.dumps(options.user),
-        key_file=json.dumps(options.key_file),
-        recognised="pinned: a device that shows another key is refused"
+    values = {
+        "name": name,
+        "sentence": newcomer.probe.sentence,
+        "description": json.dumps(newcomer.model),
+        "core": newcomer.probe.core or "null",
+        "emulated": json.dumps(EMULATED in newcomer.model),
+        "reason": newcomer.reason,
+        "runtime": newcomer.runtime,
+        **{key: json.dumps(value) for key, value in options.model_dump(mode="json").items()},
+    }
+    if isinstance(options, adb_server.Options):
+        return _TEMPLATE.format(way=_ADB.format(**values), **values) + _ADB_PLACES.format(**values)
+    values["recognised"] = (
+        "pinned: a device that shows another key is refused"
         if options.host_key
-        else 'the host certificate is checked; or pin a key: "ssh-ed25519 AAAA..."',
-        host_key=json.dumps(options.host_key),
-        proxy_jump=json.dumps(options.proxy_jump),
-        core=newcomer.probe.core or "null",
-        emulated=json.dumps(EMULATED in newcomer.model),
-        reason=newcomer.reason,
-        runtime=newcomer.runtime,
+        else 'the host certificate is checked; or pin a key: "ssh-ed25519 AAAA..."'
     )
+    return _TEMPLATE.format(way=_SSH.format(**values), **values) + _SSH_PLACES.format(**values)

@@ -99,21 +99,43 @@ def answers(device: Device, provisioned: provisioning.Provisioned, folder: Path)
     return np.load(folder / "out.npy").tolist()
 
 
+def python_with_a_runtime(folder: Path) -> Path:
+    """A Python that has a runtime of its own, as a device's may: this one, which finds one that was brought to it."""
+    device = Device("here", target_of(folder, provision="bundle"), local.connect(local.Options()))
+    try:
+        brought = device.provision(lambda text: None).folder
+    except TargetError as error:
+        skip_or_fail(str(error))
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{brought}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    return python
+
+
 @pytest.mark.parametrize("way", provisioning.WAYS)
 def test_whatever_the_way_a_model_answers(way: str, tmp_path: Path, home: Path) -> None:
-    device = Device("here", target_of(tmp_path, provision=way), local.connect(local.Options()))
+    own = {"python": str(python_with_a_runtime(tmp_path))} if way == "system" else {}
+    device = Device("here", target_of(tmp_path, provision=way, **own), local.connect(local.Options()))
     said: list[str] = []
     try:
         provisioned = device.provision(said.append)
     except TargetError as error:
-        if way == "system" and "its Python has no" in str(error):
-            pytest.skip(str(error))
         skip_or_fail(str(error))
     assert provisioned.way == way and f"provision: {way}" in said[0]
     said.clear()
     assert device.provision(said.append) == provisioned
     assert len(said) == 1 or way == "system", "what is there does not travel again"
     assert answers(device, provisioned, tmp_path) == [[4, 4, 4]]
+
+
+def test_a_runtime_of_the_device_that_cannot_be_imported_is_refused(tmp_path: Path, home: Path) -> None:
+    python = python_with_a_runtime(tmp_path)
+    [package] = (tmp_path / "work dir" / "bundles").glob("*/tflite_runtime/__init__.py")
+    package.write_text("raise ImportError('libatomic.so.1 is missing')\n")
+    target = target_of(tmp_path, provision="system", python=str(python))
+    device = Device("here", target, local.connect(local.Options()))
+    with pytest.raises(TargetError, match=r"tflite-runtime cannot be imported: libatomic\.so\.1 is missing"):
+        device.provision(lambda text: None)
 
 
 def test_a_portable_that_was_damaged_is_sent_again(tmp_path: Path, home: Path) -> None:

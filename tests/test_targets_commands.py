@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from targets import checkup, questions
 from targets.checkup import Finding, check_up
 from targets.errors import TargetError
 from targets.target import TargetBase, target_model
-from targets.transports import ssh
+from targets.transports import adb, ssh
+from tests.loopback_adb import loopback_adb
 from tests.loopback_sshd import free_port, loopback_sshd, make_key
 from tests.workspace import Workspace
 
@@ -142,6 +144,27 @@ def test_a_key_that_is_known_is_not_asked_about_and_a_changed_one_stops_everythi
     with pytest.raises(TargetError, match="has changed"):
         add(server, "again", accept_host_key=fingerprint(server))
     assert not (tmp_path / "targets" / "again.yaml").exists()
+
+
+def test_a_phone_is_added_with_its_serial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "phone").mkdir()
+    with loopback_adb(tmp_path / "phone") as options:
+        # This machine has no /data/local/tmp, as every phone does.
+        monkeypatch.setattr(adb, "Options", functools.partial(adb.Options, folder=options.folder))
+        host = f"adb:{options.server}/{options.serial}"
+        commands_targets.add("phone", host, "", None, None)
+        written = locate.read_target("phone")
+        assert written.transport == "adb" and written.core == "x86"
+        found = written.adb  # type: ignore[attr-defined]
+        assert (found.serial, found.server) == (options.serial, options.server)
+        # The server's only phone: written down, for tomorrow there may be two.
+        commands_targets.add("only", f"adb:{options.server}/", "", None, None)
+        assert locate.read_target("only").adb == found  # type: ignore[attr-defined]
+        with pytest.raises(UserError, match="are for SSH"):
+            commands_targets.add("other", host, "", None, "jump")
+    for wrong in ("adb:host/serial", "adb:a b", "adb:-s"):
+        with pytest.raises(UserError, match="expected adb:SERIAL"):
+            commands_targets.add("wrong", wrong, "", None, None)
 
 
 # --- is it fit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from targets.probe import Probe
-from targets.provisioning import Ground, Provisioned, Say
+from targets.provisioning import Ground, Provisioned, Say, trial
 from targets.target import TargetBase, python_of
 
 # In the order in which `auto` prefers them.
@@ -26,10 +26,11 @@ def runtime(target: TargetBase, probe: Probe) -> str:
 
 
 def provide(ground: Ground, say: Say) -> Provisioned:
-    """Name the one installed; the first measuring step imports it."""
-    name = _wanted(ground.target, ground.probe)[0]
+    """Name the one installed, when it can be imported. Raises `TargetError`."""
+    name, python = _wanted(ground.target, ground.probe)[0], (python_of(ground.target),)
     say(f"using the device's own {name} {ground.probe.runtimes[name]}")
-    return Provisioned(name, None, None, (python_of(ground.target),))
+    trial.try_out(ground, python, name, None)
+    return Provisioned(name, None, None, python)
 
 
 def _wanted(target: TargetBase, probe: Probe) -> list[str]:
