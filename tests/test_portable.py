@@ -62,6 +62,17 @@ def test_auto_takes_the_first_that_fits_and_says_why(
     assert chosen == way and reason
 
 
+def test_on_trixie_auto_takes_litert_and_tflite_runtime_brings_its_own_python(tmp_path: Path) -> None:
+    trixie = phone(**PI | {"python": (3, 13, 5), "libc": ("glibc", "2.41")})
+    chosen, reason = provisioning.choose(target_of(tmp_path), trixie)
+    assert chosen == "bundle" and "tflite-runtime is built for CPython 3.9, 3.10, 3.11" in reason
+    assert provisioning.runtime_of(target_of(tmp_path), trixie) == "ai-edge-litert"
+    older = target_of(tmp_path, runtime="tflite-runtime")
+    chosen, reason = provisioning.choose(older, trixie)
+    assert chosen == "portable" and "the device has cpython 3.13" in reason
+    assert provisioning.runtime_of(older, trixie) == "tflite-runtime"
+
+
 @pytest.mark.parametrize(
     ("provision", "changes", "reason"),
     [

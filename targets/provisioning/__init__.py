@@ -70,7 +70,7 @@ def choose(target: TargetBase, probe: Probe) -> tuple[str, str]:
     for way in WAYS:
         misfit = _misfit(way, target, probe)
         if not misfit:
-            return way, "; ".join(reasons) or "it fits the device's Python and C library"
+            return way, "; ".join(reasons) or _fits(target, probe)
         reasons.append(f"no {way}: {misfit}")
     raise TargetError("no TFLite runtime fits the device: " + "; ".join(reasons))
 
@@ -88,6 +88,14 @@ def provide(ground: Ground, say: Say) -> Provisioned:
     say(f"provision: {way} ({reason})")
     found: Provisioned = _module(way).provide(ground, say)
     return Provisioned(found.runtime, found.folder, found.digest, found.python, way, reason)
+
+
+def _fits(target: TargetBase, probe: Probe) -> str:
+    """Why the first way is taken, and which runtime was passed over for the one that it brings."""
+    from targets.provisioning.runtimes import passed_over
+
+    others = passed_over(target.runtime, probe)
+    return "it fits the device's Python and C library" + (f"; {others}" if others else "")
 
 
 def _misfit(way: str, target: TargetBase, probe: Probe) -> str:

@@ -71,14 +71,27 @@ def not_sent(wanted: str) -> str:
 
 def choose(wanted: str, probe: Probe) -> Runtime:
     """The runtime of that name, or for `auto` the first that fits; raises `TargetError` saying why none does."""
-    reasons = list(filter(None, [not_sent(wanted)]))
+    found, misfits = _first(wanted, probe)
+    if found is None:
+        raise TargetError("no TFLite runtime fits the device: " + "; ".join(misfits))
+    return found
+
+
+def passed_over(wanted: str, probe: Probe) -> str:
+    """Why `auto` did not take those that it prefers to the one chosen; empty where it took the first."""
+    return "; ".join(_first(wanted, probe)[1])
+
+
+def _first(wanted: str, probe: Probe) -> tuple[Runtime | None, list[str]]:
+    """The first that fits, and why those before it do not."""
+    misfits = list(filter(None, [not_sent(wanted)]))
     for runtime in RUNTIMES:
         if wanted in ("auto", runtime.name):
             misfit = runtime.misfit(probe)
             if not misfit:
-                return runtime
-            reasons.append(f"{runtime.name} {misfit}")
-    raise TargetError("no TFLite runtime fits the device: " + "; ".join(reasons))
+                return runtime, misfits
+            misfits.append(f"{runtime.name} {misfit}")
+    return None, misfits
 
 
 def _version(text: str) -> tuple[int, ...]:
