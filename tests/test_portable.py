@@ -168,6 +168,7 @@ class SandboxedTransport(local.LocalTransport):
     """This machine; the portable is started inside Android's app sandbox, which may be made stricter."""
 
     def __init__(self, *without: str) -> None:
+        super().__init__()
         self._sandbox = [sys.executable, android_sandbox.__file__, *without]
 
     def run(self, argv: Sequence[str], **how: Any) -> Completed:
