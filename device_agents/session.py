@@ -140,7 +140,7 @@ def _looking(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
     try:
         return in_worker(request, deadline_s)
     except Failure as failure:
-        if failure.kind != "crashed" or request["kind"] not in ("evaluate", "profile"):
+        if failure.kind not in ("crashed", "forbidden") or request["kind"] not in ("evaluate", "profile"):
             raise
         unknown = {"reason": f"looking at what runs failed: {failure.message}"}
         if request["kind"] == "profile":

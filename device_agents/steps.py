@@ -54,7 +54,10 @@ def _look(request: dict[str, Any], samples: dict[str, NDArray[Any]], seconds: fl
     import numpy as np
 
     # Here, for it would weigh on every process that is measured.
-    from device_agents import operators
+    try:
+        from device_agents import operators
+    except ImportError as error:
+        return {"reason": f"this Python cannot look: {error}"}
 
     first = {name: np.array(array[0]) for name, array in samples.items()}
     runtime, setting = runtimes.find(request["runtime"]), Setting(**request["setting"])

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-from targets.device import Device, open_device
+from targets.device import Device, open_transport
 from targets.errors import TargetError
-from targets.target import TargetBase
+from targets.target import TargetBase, device_of
+from targets.transports import Transport
 
 T = TypeVar("T")
 
@@ -27,12 +27,12 @@ class AtOnce:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._places: dict[str, threading.RLock] = defaultdict(threading.RLock)
-        self._devices: set[Device] = set()
+        self._open: set[Transport] = set()
         self._given_up = False
         # What is asked of this machine itself: measuring on it, and judging, which takes its standard output.
         self.this_machine = threading.Lock()
 
-    def run(self, work: Mapping[str, Callable[[], T]]) -> Iterator[tuple[str, T]]:
+    def run(self, work: Mapping[str, Callable[[], T]]) -> Generator[tuple[str, T], None, None]:
         """What each of `work` returns, by its name, as it comes. What one raises is raised when the others are done;
         an interruption at once, when all have been ended.
         """
@@ -48,7 +48,7 @@ class AtOnce:
                         failed.append(error)
             except BaseException:
                 self._give_up()
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)
                 raise
         if failed:
             raise failed[0]
@@ -56,31 +56,37 @@ class AtOnce:
     @contextlib.contextmanager
     def device(self, name: str, target: TargetBase) -> Iterator[Device]:
         """As `open_device`; a device that two targets name is lent to one after the other."""
-        with self._place(target), open_device(name, target) as device:
-            with self._lock:
-                self._devices.add(device)
-            try:
-                self._go_on(name)
-                yield device
-            except TargetError as error:
-                self._go_on(name, error)
-                raise
-            finally:
+        with self._place(name, target):
+            self._go_on(name)
+            with open_transport(name, target) as transport:
                 with self._lock:
-                    self._devices.discard(device)
+                    self._open.add(transport)
+                try:
+                    self._go_on(name)
+                    yield Device(name, target, transport)
+                except TargetError as error:
+                    self._go_on(name, error)
+                    raise
+                finally:
+                    with self._lock:
+                        self._open.discard(transport)
 
     def _go_on(self, name: str, error: TargetError | None = None) -> None:
         if self._given_up:
             raise TargetError(f"{name}: the run was interrupted") from error
 
-    def _place(self, target: TargetBase) -> threading.RLock:
-        way = getattr(target, target.transport).model_dump(mode="json")
+    def _place(self, name: str, target: TargetBase) -> threading.RLock:
+        """What whoever works on this device holds."""
+        try:
+            place = device_of(target)
+        except TargetError:
+            place = f"none that can be reached: {name}"
         with self._lock:
-            return self._places[json.dumps([target.transport, way], sort_keys=True)]
+            return self._places[place]
 
     def _give_up(self) -> None:
+        """Close every connection, none waiting for another: one whose network is gone takes its time."""
         with self._lock:
             self._given_up = True
-            devices = list(self._devices)
-        for device in devices:
-            device.close()
+            for transport in self._open:
+                threading.Thread(target=transport.close, daemon=True).start()

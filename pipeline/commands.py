@@ -94,16 +94,23 @@ def deploy(plan: PlanBase, folder: Path, targets: dict[str, TargetBase], progres
     """One deploy into `runs/` of the working folder, and into the history; the cache is brought under its cap at the
     end.
     """
+    written: list[Result] = []
+    try:
+        with _cache(plan) as cache:
+            return deployment.run(plan, folder, targets, cache, Path("runs"), progress, written.append)
+    finally:
+        if written:
+            _enter_history(written[-1], progress)
+
+
+def _enter_history(found: Result, progress: Progress) -> None:
+    """The run is written: that its figures cannot be in the history, too, takes nothing from it."""
     from pipeline.history.record import record
 
-    with _cache(plan) as cache:
-        found = deployment.run(plan, folder, targets, cache, Path("runs"), progress)
     try:
         record(found)
     except UserError as error:
-        # The run is written: that its figures are not in the history, too, takes nothing from it.
         progress.line(f"not in the history: {error}\nlater: edgepipe history add runs/{found.id}")
-    return found
 
 
 @contextlib.contextmanager

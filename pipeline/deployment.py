@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,12 @@ from pipeline.result import ModelResult, Result, TargetResult
 from pipeline.sparse_tflite import runtimes
 from pipeline.sparse_tflite.suited import Suit
 from pipeline.stages import report
-from targets.device import open_device
 from targets.errors import TargetError
 from targets.probe import Probe
 from targets.provisioning import runtime_of
 from targets.questions import somebody_is_there
 from targets.target import TargetBase
-from targets.user_keys import Locked
+from targets.user_keys import passphrases_were_missing
 
 TOOLS = ("edgepipe", "tensorflow", "keras", "numpy")
 
@@ -40,9 +40,10 @@ def run(
     store: Store,
     runs: Path,
     progress: Progress,
+    on_written: Callable[[Result], None] = lambda found: None,
 ) -> Result:
     """Deploy to every target, all at once, with weights stored as they suit its runtime and core.
-    The result is written after each target, so that none is lost to what comes after.
+    The result is written after each target, so that none is lost to what comes after, and `on_written` is shown it.
 
     A target that cannot be reached is known before any work begins; when none can, no work begins. Raises
     `UserError`; what a device does wrong is in the result.
@@ -53,8 +54,14 @@ def run(
     found = _new_result(plan)
     suits, unreachable = _check_reachable(targets, progress)
     found = found.model_copy(update={"targets": unreachable})
+
+    def finish(found: Result) -> Result:
+        found = _finish(found, runs)
+        on_written(found)
+        return found
+
     if not suits:
-        return _finish(found, runs)
+        return finish(found)
     host = engine.run_host_stages(plan, folder, store, progress)
     found = found.model_copy(update={"stages": tuple(host.records), "model": _model_result(plan, host)})
     jobs = [Job(name, targets[name], plan, host, suit) for name, suit in suits.items()]
@@ -64,12 +71,16 @@ def run(
         update={"targets": {**unreachable, **refused}, "stages": tuple(host.records)},
     )
     if len(refused) == len(jobs):
-        return _finish(found, runs)
-    return _run_all(found, [job for job in jobs if job.name not in refused], list(targets), runs, progress)
+        return finish(found)
+    return _run_all(found, [job for job in jobs if job.name not in refused], list(targets), finish, progress)
 
 
 def _run_all(
-    found: Result, jobs: Sequence[Job], order: Sequence[str], runs: Path, progress: Progress
+    found: Result,
+    jobs: Sequence[Job],
+    order: Sequence[str],
+    finish: Callable[[Result], Result],
+    progress: Progress,
 ) -> Result:
     """Run the targets that can be, and write the run after each; what was measured is written whatever ends it."""
     at_once = AtOnce()
@@ -79,22 +90,24 @@ def _run_all(
     def run_one(job: Job) -> None:
         ended[job.name] = run_target(job, found.id, at_once, progress, known[job.name])
 
-    def finish() -> Result:
+    def write() -> Result:
         in_order = {name: ended[name] for name in order if name in ended}
-        return _finish(found.model_copy(update={"targets": in_order}), runs)
+        return finish(found.model_copy(update={"targets": in_order}))
 
     try:
-        for _ in at_once.run({job.name: functools.partial(run_one, job) for job in jobs}):
-            finish()
+        work = {job.name: functools.partial(run_one, job) for job in jobs}
+        with contextlib.closing(at_once.run(work)) as results:
+            for _ in results:
+                write()
     except BaseException as error:
         measured = [job for job in jobs if known[job.name].get("measurements")]
         why = f"the run was ended by {type(error).__name__}"
         for job in measured:
             ended.setdefault(job.name, failed(job.target, why, ExitCode.BUG, known[job.name]))
         if measured:
-            finish()
+            write()
         raise
-    return finish()
+    return write()
 
 
 def _encode(jobs: Sequence[Job], store: Store, progress: Progress) -> dict[str, TargetResult]:
@@ -138,13 +151,15 @@ def _check_reachable(
     targets: Mapping[str, TargetBase], progress: Progress
 ) -> tuple[dict[str, Suit | None], dict[str, TargetResult]]:
     """What the files of each target that answers are to suit (None: all runtimes), and the results of the others."""
-    tried = dict(
-        AtOnce().run({name: functools.partial(_try, name, targets[name], progress) for name in targets})
-    )
-    for name, answer in tried.items():
-        if isinstance(answer, Locked) and somebody_is_there():
-            # Again, for questions are asked by nobody but the main thread.
-            tried[name] = _try(name, targets[name], progress)
+    at_once = AtOnce()
+    work = {
+        name: functools.partial(_try, name, target, at_once, progress) for name, target in targets.items()
+    }
+    with contextlib.closing(at_once.run(work)) as answers:
+        tried = dict(answers)
+    if passphrases_were_missing() and somebody_is_there():
+        # Again, for questions are asked by nobody but the main thread.
+        tried |= {name: work[name]() for name, answer in tried.items() if isinstance(answer, TargetError)}
     suits: dict[str, Suit | None] = {}
     unreachable: dict[str, TargetResult] = {}
     for name, target in targets.items():
@@ -157,10 +172,12 @@ def _check_reachable(
     return suits, unreachable
 
 
-def _try(name: str, target: TargetBase, progress: Progress) -> Suit | TargetError | UserError | None:
+def _try(
+    name: str, target: TargetBase, at_once: AtOnce, progress: Progress
+) -> Suit | TargetError | UserError | None:
     """What a device's files are to suit, or why it cannot be had."""
     try:
-        with progress.step(f"{name}: connect") as say, open_device(name, target) as device:
+        with progress.step(f"{name}: connect") as say, at_once.device(name, target) as device:
             say(device.probe.sentence)
             return suit_of(name, target, device.probe)
     except (TargetError, UserError) as error:

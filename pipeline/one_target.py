@@ -143,23 +143,26 @@ def _measure(
     try:
         with _timed("measure", known), progress.step(f"{job.name}: measure") as say:
             for attempt in attempts.run(job.plan.measure, device, deployed, job.variants, say):
+                _put_aside(known)
                 session = attempt.session
-                known.update(measurements=attempt.measurements, environment=session.environment)
-                if attempt.repeated:
-                    known["invalid_sessions"] = (*known.get("invalid_sessions", ()), _invalid(attempt))
+                known.update(
+                    measurements=attempt.measurements,
+                    environment=session.environment,
+                    validity=attempt.validity,
+                )
     except measure.BrokenOff as error:
+        _put_aside(known)
         measurements = judge.measurements_of(error.session, job.variants, device.target.emulated)
         known.update(measurements=measurements, environment=error.session.environment)
         raise
     return session
 
 
-def _invalid(attempt: attempts.Attempt) -> InvalidSession:
-    return InvalidSession(
-        validity=attempt.validity,
-        environment=attempt.session.environment,
-        measurements=attempt.measurements,
-    )
+def _put_aside(known: dict[str, Any]) -> None:
+    """An invalid session that another follows is kept beside that one."""
+    if "measurements" in known:
+        fields = {key: known.pop(key) for key in ("validity", "environment", "measurements")}
+        known["invalid_sessions"] = (*known.get("invalid_sessions", ()), InvalidSession(**fields))
 
 
 def _judge(device: Device, session: measure.Session, job: Job, known: dict[str, Any]) -> None:

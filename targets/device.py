@@ -262,10 +262,6 @@ class Device:
         done = self._transport.run(argv, deadline_s=deadline_s)
         return done.returncode, done.stderr.decode(errors="replace")
 
-    def close(self) -> None:
-        """End the connection and what runs over it, whichever thread waits for that: it finds the connection lost."""
-        self._transport.close()
-
     def _put_bytes(self, content: bytes, destination: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "file")
@@ -274,14 +270,21 @@ class Device:
 
 
 @contextmanager
-def open_device(name: str, target: TargetBase) -> Iterator[Device]:
-    """Connect, probe, bring the agent; the connection ends with the block. Raises `TargetError`."""
+def open_transport(name: str, target: TargetBase) -> Iterator[Transport]:
+    """Connect; the connection ends with the block. Raises `TargetError`."""
     try:
         transport = connect(target)
     except TargetError as error:
         remedy = "; ".join(filter(None, (error.remedy, target.when_unreachable)))
         raise TargetError(f"{name}: {error.message}", remedy) from None
     try:
-        yield Device(name, target, transport)
+        yield transport
     finally:
         transport.close()
+
+
+@contextmanager
+def open_device(name: str, target: TargetBase) -> Iterator[Device]:
+    """Connect, probe, bring the agent; the connection ends with the block. Raises `TargetError`."""
+    with open_transport(name, target) as transport:
+        yield Device(name, target, transport)

@@ -130,6 +130,15 @@ def connect(target: TargetBase) -> transports.Transport:
     return transport
 
 
+def device_of(target: TargetBase) -> str:
+    """Which device that is, in words that are the same for all targets that name it. Raises `TargetError` where that
+    cannot be found out.
+    """
+    module = importlib.import_module(f"targets.transports.{target.transport}")
+    place: str = module.device_of(getattr(target, target.transport))
+    return f"{target.transport}: {place}"
+
+
 def python_of(target: TargetBase) -> str:
     """The command that starts the device's Python."""
     usual: str = importlib.import_module(f"targets.transports.{target.transport}").DEFAULT_PYTHON

@@ -18,6 +18,7 @@ _MOST_PASSPHRASES = 3
 _OPENSSH_MAGIC = b"openssh-key-v1\0"
 # Keys that were unlocked, for as long as this process lives: nobody is asked twice, nothing is written down.
 _unlocked: dict[Path, paramiko.PKey] = {}
+_left_locked: set[Path] = set()
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,6 @@ class Candidate:
 
     name: str
     load: Callable[[], paramiko.PKey]
-
-
-class Locked(TargetError):
-    """A key file needs a passphrase and nobody is there to ask."""
 
 
 def candidates(destination: Destination, agent: paramiko.Agent) -> Iterator[Candidate]:
@@ -80,9 +77,15 @@ def load_key(path: Path) -> paramiko.PKey:
     return key
 
 
+def passphrases_were_missing() -> bool:
+    """Whether a key stayed locked because there was nobody to ask: one more try, where somebody is, may succeed."""
+    return bool(_left_locked - _unlocked.keys())
+
+
 def _unlock(path: Path) -> paramiko.PKey:
     if not questions.somebody_is_there():
-        raise Locked(
+        _left_locked.add(path)
+        raise TargetError(
             f"the key file {path} needs a passphrase, and there is no terminal to ask on",
             f"hand the key to the SSH agent (ssh-add {path}), or use one without a passphrase here",
         )
@@ -91,7 +94,7 @@ def _unlock(path: Path) -> paramiko.PKey:
         if passphrase and (key := _read(path, passphrase)) is not None:
             return key
         print("that is not its passphrase", file=sys.stderr)
-    raise Locked(
+    raise TargetError(
         f"the key file {path} stays locked: that was not its passphrase", "run again, or use ssh-add"
     )
 

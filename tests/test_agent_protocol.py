@@ -170,7 +170,7 @@ def test_a_worker_ends_with_its_input_even_where_the_kernel_does_not_kill_it(age
     model = Hanging(agent.folder)
     job = agent.measurement(models={"a": model.source})
     request = {
-        "kind": "evaluate", "variant": "a", "model": job["variants"]["a"], "outputs": "unused.npy",
+        "kind": "evaluate", "variant": "a", "model": job["variants"]["a"], "outputs": str(agent.folder / "unused.npy"),
         "setting": {"threads": 1, "xnnpack": True, "delegate": None, "options": {}},
         **{key: job[key] for key in ("inputs", "bundle", "runtime")},
     }  # fmt: skip

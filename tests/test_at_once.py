@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from pipeline import deployment
 from pipeline.at_once import AtOnce
+from pipeline.progress import Progress
+from targets import questions
 from targets.errors import TargetError
-from targets.target import TargetBase, target_model
-from targets.transports import ssh
-from tests.loopback_sshd import loopback_sshd
+from targets.target import TargetBase, device_of, target_model
+from targets.transports import local, ssh
+from tests.loopback_sshd import loopback_sshd, make_key
 
 DEADLINE_S = 60.0
 
@@ -74,6 +79,76 @@ def test_an_interruption_ends_what_runs_on_every_device(tmp_path: Path) -> None:
         for _ in at_once.run(works | {"c": waited}):
             raise KeyboardInterrupt
     assert told == {name: f"{name}: the run was interrupted" for name in works}
+
+
+def test_a_second_interruption_does_not_keep_others_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_close(transport: local.LocalTransport) -> None:
+        original(transport)
+        raise OSError("the way there is gone")
+
+    original = local.LocalTransport.close
+    at_once, begun = AtOnce(), threading.Barrier(2)
+
+    def work() -> None:
+        with pytest.raises(TargetError), at_once.device("a", target(tmp_path)) as device:
+            monkeypatch.setattr(local.LocalTransport, "close", broken_close)
+            begun.wait(DEADLINE_S)
+            try:
+                device.run(["sleep", "600"], deadline_s=600)
+            finally:
+                monkeypatch.setattr(local.LocalTransport, "close", original)
+
+    def waited() -> None:
+        begun.wait(DEADLINE_S)
+
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    with pytest.raises(KeyboardInterrupt), contextlib.closing(at_once.run({"a": work, "b": waited})) as came:
+        for _ in came:
+            raise KeyboardInterrupt
+
+
+def test_who_begins_after_an_interruption_does_not_connect(tmp_path: Path) -> None:
+    at_once = AtOnce()
+    with contextlib.closing(at_once.run({"a": lambda: 1})) as came, pytest.raises(KeyboardInterrupt):
+        next(came)
+        came.throw(KeyboardInterrupt)
+    with pytest.raises(TargetError, match="the run was interrupted"), at_once.device("b", target(tmp_path)):
+        raise AssertionError("it was lent")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_passphrase_is_asked_by_the_main_thread_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "server").mkdir()
+    with loopback_sshd(tmp_path / "server") as server:
+        key = make_key(tmp_path / "locked", "secret")
+        with (tmp_path / "server" / "authorized_keys").open("a") as stream:
+            stream.write(f"{key}\n")
+        options = server.model_copy(update={"key_file": str(tmp_path / "locked")})
+        asked = []
+
+        def answer(prompt: str) -> str:
+            asked.append(threading.current_thread())
+            return "secret"
+
+        monkeypatch.setattr(questions.getpass, "getpass", answer)
+        for stream_name in ("stdin", "stderr"):
+            monkeypatch.setattr(getattr(sys, stream_name), "isatty", lambda: True, raising=False)
+        targets = {name: target(tmp_path / name, options) for name in ("a", "b")}
+        suits, unreachable = deployment._check_reachable(targets, Progress(quiet=True))
+    assert unreachable == {} and sorted(suits) == ["a", "b"]
+    assert asked == [threading.main_thread()]
+
+
+def test_two_names_of_one_board_are_one_device(tmp_path: Path) -> None:
+    options = ssh.Options(host="board", port=2222, ssh_config=None)
+    other = options.model_copy(update={"user": "pi", "connect_timeout_s": 3.0})
+    away = options.model_copy(update={"port": 2223})
+    first, second, third = (device_of(target(tmp_path, each)) for each in (options, other, away))
+    assert first == second != third
 
 
 def test_two_targets_of_one_device_take_turns(tmp_path: Path) -> None:

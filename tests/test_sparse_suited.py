@@ -233,7 +233,7 @@ def test_a_target_whose_runtime_lacks_an_operator_is_sent_nothing(
         raise TargetError(f"{name}: unplugged")
 
     monkeypatch.setattr(engine, "run_host_stages", lambda *_: made)
-    monkeypatch.setattr(at_once, "open_device", open_device)
+    monkeypatch.setattr(at_once, "open_transport", open_device)
     plan, folder = locate.read_plan(str(ROOT / "pipeline.yaml"), [])
 
     def run(*names: str) -> Any:

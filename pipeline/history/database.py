@@ -70,7 +70,7 @@ def _connected(url: str | None, begin: str) -> Iterator[Connection]:
 def _parsed(text: str) -> URL:
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise UserError(f"the history's URL is none; expected {EXAMPLES}") from None
     backend = url.get_backend_name()
     if backend not in DRIVERS:
@@ -83,7 +83,10 @@ def _parsed(text: str) -> URL:
 def _engine(url: URL, begin: str) -> Engine:
     sqlite = url.get_backend_name() == "sqlite"
     if sqlite and url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the history at {url.database}: {error.strerror}: {error.filename}") from error
     options: dict[str, Any] = {"timeout": PATIENCE_S} if sqlite else {"connect_timeout": PATIENCE_S}
     try:
         engine = create_engine(url, poolclass=NullPool, connect_args=options)

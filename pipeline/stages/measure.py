@@ -197,14 +197,19 @@ def _environment(events: Sequence[Event]) -> dict[str, Any]:
 
 def _operators(device: Device, events: Sequence[Event]) -> dict[str, Operators]:
     """What ran of each variant, with times where it was profiled."""
-    try:
-        return {
-            str(event["variant"]): Operators.model_validate(event["operators"])
-            for event in events
-            if event.get("operators") and event.get("event") in ("evaluated", "profiled")
-        }
-    except ValidationError as error:
-        raise TargetError(f"{device.name}: the agent sent operators that are none: {error}") from None
+    found: dict[str, Operators] = {}
+    for event in events:
+        if event.get("operators") and event.get("event") in ("evaluated", "profiled"):
+            name = str(event["variant"])
+            try:
+                told = Operators.model_validate(event["operators"])
+            except ValidationError as error:
+                raise TargetError(f"{device.name}: the agent sent operators that are none: {error}") from None
+            if not told.reason:
+                found[name] = told
+            else:
+                found.setdefault(name, told)
+    return found
 
 
 def _fetch(device: Device, events: Sequence[Event]) -> dict[str, Samples]:

@@ -9,6 +9,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,17 @@ class Bundle:
     digest: str
 
 
+# Many devices of a kind want the same one at once: it is made once.
+_making = threading.Lock()
+
+
 def kept(folder: Path, fill: Callable[[Path], None]) -> Bundle:
     """What lies in `folder`; where there is nothing, or something damaged, `fill` makes the tree anew."""
+    with _making:
+        return _kept(folder, fill)
+
+
+def _kept(folder: Path, fill: Callable[[Path], None]) -> Bundle:
     found = _read(folder)
     if found is None:
         shutil.rmtree(folder, ignore_errors=True)

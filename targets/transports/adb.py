@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from targets import ending as end_of_command
 from targets.adb_phone import find_phone, unusable
 from targets.adb_server import LONGEST_REQUEST, Gone, Options, Overdue, Refused, Stream, device_service
 from targets.command_output import CommandOutput
@@ -37,6 +38,12 @@ chmod 644 -- "$0" && mv -f -- "$0" "$1"
 def connect(options: Options) -> Transport:
     """Find the phone, or raise `TargetError` within the options' `connect_timeout_s`."""
     return AdbTransport(options, find_phone(options))
+
+
+def device_of(options: Options) -> str:
+    """The phone that is meant, and the adb server that has it. Raises `TargetError` where there is none."""
+    host, port = options.address
+    return f"{find_phone(options)} at {host}:{port}"
 
 
 class AdbTransport:
@@ -129,13 +136,19 @@ class AdbTransport:
             stream.cut()
 
     @contextmanager
-    def _service(self, doing: str, service: bytes, deadline: float) -> Iterator[Stream]:
-        """A service of the phone's adb daemon; what goes wrong with it comes out as `TargetError`."""
+    def _service(
+        self, doing: str, service: bytes, deadline: float, *, ending: bool = False
+    ) -> Iterator[Stream]:
+        """A service of the phone's adb daemon; what goes wrong with it comes out as `TargetError`. When all has been
+        closed, there is none but to end what still runs.
+        """
         joined = False
         try:
             with device_service(self._options, self._serial, service, deadline) as stream:
                 joined = True
                 self._streams.add(stream)
+                if self._closed and not ending:
+                    stream.cut()
                 try:
                     yield stream
                 finally:
@@ -167,11 +180,11 @@ class AdbTransport:
             raise TargetError(f"could not {doing}: the connection was closed")
 
     def _end(self, process: int | None) -> None:
-        """Kill the command and all it started: the daemon only hangs up on it."""
+        """End the command and all it started: the daemon only hangs up on it."""
         if process is not None:
-            script = f"shell,v2,raw:kill -KILL -{process} || kill -KILL {process}".encode()
+            script = b"shell,v2,raw:" + end_of_command.script(process).encode()
             deadline = time.monotonic() + _END_DEADLINE_S
-            with suppress(TargetError, Gone), self._service("kill", script, deadline) as stream:
+            with suppress(TargetError, Gone), self._service("kill", script, deadline, ending=True) as stream:
                 stream.exchange(memoryview(b""))
 
 

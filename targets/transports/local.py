@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from pydantic import BaseModel, ConfigDict
 
+from targets import ending
 from targets.command_output import CommandOutput
 from targets.errors import TargetError
 from targets.transports import Completed, Transport
@@ -34,6 +35,11 @@ class Options(BaseModel):
 def connect(options: Options) -> Transport:
     """Nothing to open."""
     return LocalTransport()
+
+
+def device_of(options: Options) -> str:
+    """There is one."""
+    return "this machine"
 
 
 class LocalTransport:
@@ -73,7 +79,7 @@ class LocalTransport:
                     _converse(process, iter(stdin), output, time.monotonic() + deadline_s)
                 )
             except BaseException as error:
-                _kill(process.pid)
+                _end(process.pid, process.poll)
                 if isinstance(error, TimeoutError):
                     raise output.overdue(argv[0], deadline_s) from None
                 raise
@@ -81,14 +87,15 @@ class LocalTransport:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            for process in self._running:
-                _kill(process)
+            running = list(self._running)
+        for process in running:
+            _end(process, lambda: None)
 
     @contextmanager
     def _ended_by_close(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
         with self._lock:
             if self._closed:
-                _kill(process.pid)
+                _signal(process.pid, signal.SIGKILL)
             self._running.add(process.pid)
         try:
             yield
@@ -99,10 +106,24 @@ class LocalTransport:
             raise TargetError("this machine: the connection was closed")
 
 
-def _kill(process: int) -> None:
-    """End a process and all it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process, signal.SIGKILL)
+def _end(process: int, reap: Callable[[], object]) -> None:
+    """End a process and all it started: asked first, so that it can put back what it has changed, then killed."""
+    ends = time.monotonic() + ending.PATIENCE_S
+    number: int = signal.SIGTERM
+    while _signal(process, number) and time.monotonic() < ends:
+        number = 0  # only asks whether there is anybody left
+        time.sleep(0.01)
+        reap()
+    _signal(process, signal.SIGKILL)
+
+
+def _signal(process: int, number: int) -> bool:
+    """Send a signal to a group of processes; is there one?"""
+    try:
+        os.killpg(process, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _converse(

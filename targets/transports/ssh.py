@@ -15,10 +15,12 @@ from pathlib import Path
 
 import paramiko
 
+from targets import ending
 from targets.command_output import CommandOutput
 from targets.errors import TargetError
 from targets.ssh_files import Files, SftpFiles, ShellFiles
 from targets.ssh_login import Login, Options, alarm, log_in
+from targets.ssh_options import route
 from targets.transports import Completed, Transport
 
 __all__ = ["DEFAULT_PYTHON", "Options", "connect"]
@@ -33,6 +35,11 @@ _END_DEADLINE_S = 5.0
 def connect(options: Options) -> Transport:
     """Log in, or raise `TargetError` within `connect_timeout_s` for each server on the way (name resolution on top)."""
     return SshTransport(log_in(options))
+
+
+def device_of(options: Options) -> str:
+    """The servers on the way to it, whoever logs in."""
+    return " via ".join(f"{server.host}:{server.port}" for server in reversed(route(options)))
 
 
 class SshTransport:
@@ -194,10 +201,10 @@ class SshTransport:
         return TargetError(f"could not {doing}: connection lost", "is the device on, and its network up?")
 
     def _end(self, process: int | None) -> None:
-        """Kill the command and all it started. Closing a channel ends only those that read or write."""
+        """End the command and all it started. Closing a channel ends only those that read or write."""
         if process is not None and self._transport.is_active():
             with suppress(TargetError, *_FAILURES), self._channel("kill", _END_DEADLINE_S) as (channel, _):
-                channel.exec_command(f"kill -KILL -{process} || kill -KILL {process}")
+                channel.exec_command(ending.script(process))
                 channel.recv_exit_status()
 
     def _remove(self, path: str) -> None:
