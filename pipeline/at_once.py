@@ -89,4 +89,10 @@ class AtOnce:
         with self._lock:
             self._given_up = True
             for transport in self._open:
-                threading.Thread(target=transport.close, daemon=True).start()
+                threading.Thread(target=_close, args=(transport,), daemon=True).start()
+
+
+def _close(transport: Transport) -> None:
+    # Whoever waits on the connection is told; that it is gone already is no news to the caller, who has gone on.
+    with contextlib.suppress(Exception):
+        transport.close()
