@@ -15,6 +15,7 @@ from pipeline.measurement.agreement import LIMITS, compare
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
 from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from pipeline.sparse_tflite.keras_conversion import to_tflite
+from pipeline.sparse_tflite.operators import read_graphs
 from pipeline.sparse_tflite.precision import Io, Precision
 from pipeline.sparse_tflite.quantum import dequantised, output_quantum, quantised
 from pipeline.sparse_tflite.random_inputs import random_inputs
@@ -116,6 +117,22 @@ def test_answers_in_int8_are_multiples_of_the_quantum(model: Any, float32: bytes
     steps = outputs_on_host(content, X) / quantum
     assert quantum > 0 and np.abs(steps - np.round(steps)).max() < 1e-3
     assert output_quantum(float32, "converted") == 0
+
+
+def test_a_bias_of_zeros_is_there_in_int8_and_changes_no_answer() -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense(5, use_bias=False)
+    model = keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Flatten(), dense])
+    content = to_tflite(model, "int8", X)
+    (operator,) = (each for each in read_graphs(content, "c")[0].operators if each.kind == "FULLY_CONNECTED")
+    bias = operator.inputs[2]
+    assert bias is not None and (bias.dtype, bias.shape, bias.scales) == ("int32", (5,), 5)
+    without = read_model(content, "converted")
+    stripped = without.subgraphs[0].operators[operator.number]
+    stripped.inputs = [*stripped.inputs[:2], -1]
+    assert np.array_equal(outputs_on_host(content, X), outputs_on_host(write_model(without), X))
 
 
 def test_int8_without_representative_inputs_is_refused(model: Any) -> None:

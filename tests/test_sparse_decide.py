@@ -15,6 +15,7 @@ from pipeline.sparse_tflite.fully_connected import make_sparse
 from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from pipeline.sparse_tflite.lint import lint
 from pipeline.sparse_tflite.operators import Graph, Operator, read_graphs, view
+from pipeline.sparse_tflite.rewrites import rewrite
 from pipeline.sparse_tflite.runtimes import Runtime
 from pipeline.sparse_tflite.schema import schema
 from pipeline.sparse_tflite.stored_weights import Encoding
@@ -152,12 +153,12 @@ def test_integers_go_into_blocks_where_these_hold_the_zeros(block: int, encoding
 
 def test_a_version_that_the_runtime_lacks_is_named_with_the_remedy() -> None:
     operator = only(matrix_file(pruned(np.int8), DYNAMIC, version=12, at="dense"))
-    found = gate(operator, TFLITE)
+    found = gate(operator, TFLITE, None)
     assert found is not None
     assert found.outcome == "does not load"
     assert found.reason == "FULLY_CONNECTED version 12 is needed, tflite-runtime 2.14 has versions 1 to 10"
     assert "float16" in found.remedy
-    assert gate(operator, LITERT) is None
+    assert gate(operator, LITERT, None) is None
     assert decide(operator, TFLITE, "arm") == found
 
 
@@ -166,10 +167,47 @@ def test_an_operator_that_is_refused_in_a_precision_is_named() -> None:
     model.operatorCodes = [operator_code("TRANSPOSE_CONV", 1)]
     operator = model.subgraphs[0].operators[0]
     operator.inputs = [-1, 1, 0]
-    found = gate(only(write_model(model)), TFLITE)
+    found = gate(only(write_model(model)), TFLITE, "arm")
     assert found is not None
     assert "dynamic range TRANSPOSE_CONV is refused" in found.reason
-    assert gate(only(write_model(model)), LITERT) is None
+    assert gate(only(write_model(model)), LITERT, "arm") is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs", "scales", "loads"),
+    [
+        (1, 16, 8, 8, True),
+        (1, 8, 4, 4, True),
+        (1, 7, 8, 8, False),
+        (1, 16, 3, 3, False),
+        (2, 16, 8, 8, False),
+        (1, 7, 8, 1, True),
+        (2, 7, 1, 1, True),
+    ],
+)
+@pytest.mark.parametrize("at", ["dense", "densify"])
+def test_integers_without_a_bias_crash_one_runtime_on_arm(
+    rows: int, inputs: int, outputs: int, scales: int, loads: bool, at: str
+) -> None:
+    model = read_model(matrix_file(pruned(np.int8, shape=(outputs, inputs)), INTEGERS, at=at), "integers")
+    graph = model.subgraphs[0]
+    graph.tensors[0].shape, graph.tensors[2].shape = (rows, inputs), (rows, outputs)
+    for number, count in ((0, 1), (1, scales), (3, scales)):
+        told = graph.tensors[number].quantization = schema().QuantizationParametersT()
+        told.scale, told.zeroPoint = np.full(count, 0.5, np.float32), np.zeros(count, np.int64)
+    content = write_model(model)
+    for core in CORES:
+        found = gate(only(content), TFLITE, core)
+        assert (found is None) == (loads or core == "x86")
+        assert found is None or (found.outcome == "does not load" and "zero_bias" in found.remedy)
+        assert gate(only(content), LITERT, core) is None
+    assert gate(only(content), TFLITE, None) is None
+    mended, done = rewrite(content, ["zero_bias"])
+    assert done == {"zero_bias": 1}
+    bias = only(mended).inputs[2]
+    assert bias is not None and (bias.dtype, bias.shape, bias.scales) == ("int32", (outputs,), scales)
+    assert gate(only(mended), TFLITE, "arm") is None
+    assert rewrite(mended, ["zero_bias"]) == (mended, {"zero_bias": 0})
 
 
 def test_custom_operators_are_known_by_name() -> None:

@@ -90,7 +90,7 @@ def answers(content: bytes) -> np.ndarray:
 
 
 def test_every_rewrite_has_a_model_here() -> None:
-    assert set(names()) == set(MODELS)
+    assert set(names()) == {*MODELS, "zero_bias"}, "the last is for int8: see test_precision"
     assert all(load(name).SENTENCE for name in names())
 
 
@@ -139,7 +139,11 @@ def test_a_network_as_keras_has_them_is_brought_inside_the_rules() -> None:
     before = choose(read_graphs(content, "before"), LITERT, "arm").values()
     assert "runs sparse" not in {each.outcome for each in before}
     rewritten, done = rewrite(content)
-    assert done == {"batch_one": 0, "convolution_after_mean": 1, "stem": 1, "strided_depthwise": 1}
+    assert {name for name, count in done.items() if count == 1} == {
+        "convolution_after_mean",
+        "stem",
+        "strided_depthwise",
+    }
     (graph,) = read_graphs(rewritten, "after")
     after = [
         choose([graph], LITERT, "arm")[0, each.weights.number] for each in graph.computing if each.weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,9 +21,12 @@ BAD: tuple[Outcome, ...] = ("would be wrong", "does not load")
 DIRECT: tuple[Encoding, ...] = ("fc_1x4", "fc_1x16", "fc_unstructured")
 # The version of FULLY_CONNECTED that knows sparse weights; XNNPACK takes those of any other for dense ones.
 SPARSE_VERSION = 8
+# The outputs and inputs from which on there is a kernel for the product with one int8 vector.
+VECTOR = (4, 8)
 # Of the share of zeros: where fewer blocks of 16 hold nothing but zeros, blocks are a waste.
 BLOCKY = 0.8
 DENSELY = "store the weights densely"
+BIAS = "give the layer a bias: `edgepipe rewrite --only zero_bias` adds one of zeros"
 OTHER_PRECISION = "convert in float32, float16 or int8"
 NO_VALUE = (
     "weights that are stored sparsely without a single value are taken for a constant that was never given"
@@ -46,7 +50,7 @@ def decide(operator: Operator, runtime: Runtime, core: Core, encoding: Encoding 
     Without `encoding`: the best there is for it, if every operator of the graph gets what is best for it. That one
     always loads and answers rightly where the dense file does, and is never larger than dense.
     """
-    missing = gate(operator, runtime)
+    missing = gate(operator, runtime, core)
     if encoding is not None:
         return missing or _judge(operator, runtime, core, encoding)
     return missing or _best(operator, runtime, core)
@@ -65,8 +69,9 @@ def choose(graphs: Sequence[Graph], runtime: Runtime, core: Core) -> dict[tuple[
     return found
 
 
-def gate(operator: Operator, runtime: Runtime) -> Decision | None:
-    """Why the runtime does not have this operator, however its weights are stored; None when it has it."""
+def gate(operator: Operator, runtime: Runtime, core: Core | None) -> Decision | None:
+    """Why the runtime does not have this operator, however its weights are stored; None when it has it. Where the core
+    is not known, what is about some cores only is left out."""
     encoding: Encoding = operator.weights.encoding if operator.weights else "dense"
     dense = runtime.fate(operator, "dense")
     if dense is not None and dense.fate == "refused":
@@ -74,6 +79,9 @@ def gate(operator: Operator, runtime: Runtime) -> Decision | None:
         return Decision(encoding, "does not load", reason, OTHER_PRECISION)
     if any(tensor is not None and tensor.sparse and not tensor.constant for tensor in operator.inputs):
         return Decision(encoding, "does not load", f"{operator.kind}: {NO_VALUE}", DENSELY)
+    if core in runtime.needs_bias and _reads_no_bias(operator):
+        told = f"{_kind(operator)} without a bias, with a scale for each output: {runtime.title} crashes on {core}"
+        return Decision(encoding, "does not load", told, BIAS)
     kind, _, custom = operator.kind.partition(": ")
     if custom:
         if custom in runtime.customs:
@@ -87,6 +95,17 @@ def gate(operator: Operator, runtime: Runtime) -> Decision | None:
     has = f"versions {first} to {last}" if last > first else f"version {last}" if last else "none"
     reason = f"{kind} version {operator.version} is needed, {runtime.title} has {has}"
     return Decision(encoding, "does not load", reason, _gate_remedy(operator, last))
+
+
+def _reads_no_bias(operator: Operator) -> bool:
+    """Whether the operator is one of those that `Runtime.needs_bias` is about."""
+    if operator.kind != "FULLY_CONNECTED" or operator.precision != "int8":
+        return False
+    source, weights, bias = (*operator.inputs, None)[:3]
+    if source is None or weights is None or bias is not None or weights.scales < 2 or len(weights.shape) != 2:
+        return False
+    outputs, inputs = weights.shape
+    return math.prod(source.shape) > inputs or inputs < VECTOR[1] or outputs < VECTOR[0]
 
 
 def _gate_remedy(operator: Operator, last: int) -> str:

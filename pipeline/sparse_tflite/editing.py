@@ -121,12 +121,16 @@ class Editor:
         for tensor in chain:
             tensor.shape = list(values.shape)
 
-    def constant(self, name: str, values: np.ndarray) -> int:
-        """A new constant, float32 or int32; its number."""
+    def constant(self, name: str, values: np.ndarray, scales: np.ndarray | None = None) -> int:
+        """A new constant, float32 or int32, which stands for real numbers by its `scales`; its number."""
         buffer = schema().BufferT()
         buffer.data = np.ascontiguousarray(values).view(np.uint8).ravel()
         self.model.buffers.append(buffer)
-        return self._tensor(name, values.shape, values.dtype.name, len(self.model.buffers) - 1, None)
+        number = self._tensor(name, values.shape, values.dtype.name, len(self.model.buffers) - 1, None)
+        if scales is not None:
+            told = self.graph.tensors[number].quantization = schema().QuantizationParametersT()
+            told.scale, told.zeroPoint = scales.astype(np.float32), np.zeros(len(scales), np.int64)
+        return number
 
     def like(self, tensor: int, name: str, shape: tuple[int, ...]) -> int:
         """A new float32 tensor of `shape`, its batch as open as that of another; its number."""

@@ -13,6 +13,7 @@ from pipeline.models.quiet import keras_module, quiet
 from pipeline.models.samples import Samples, in_order
 from pipeline.sparse_tflite.port_names import with_port_names
 from pipeline.sparse_tflite.precision import Io, Precision, configure
+from pipeline.sparse_tflite.rewrites import carry_out, zero_bias
 
 
 def to_tflite(
@@ -57,6 +58,8 @@ def to_tflite(
             raise UserError(
                 f"convert: TensorFlow {tf.__version__} cannot convert the model: {first.strip()}"
             ) from error
+    if precision == "int8":
+        converted, _ = carry_out(converted, {"zero_bias": zero_bias})
     if not several:
         return converted
     inputs = {f"input_{at}": port.name for at, port in enumerate(entrances)}

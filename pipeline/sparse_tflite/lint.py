@@ -61,7 +61,7 @@ def lint(content: bytes, name: str, runtime: Runtime, core: Core) -> LintReport:
             tuple(
                 _finding(operator, runtime, core)
                 for operator in graph.operators
-                if not graph.unpacks(operator) or gate(operator, runtime)
+                if not graph.unpacks(operator) or gate(operator, runtime, core)
             )
             for graph in graphs
         )

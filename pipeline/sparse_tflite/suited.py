@@ -70,7 +70,7 @@ def refuse_missing(content: bytes, name: str, suit: Suit) -> None:
         f"{found.reason}; {found.remedy}"
         for graph in read_graphs(content, name)
         for operator in graph.operators
-        if (found := gate(operator, runtime)) is not None
+        if (found := gate(operator, runtime, suit[1])) is not None
     }
     if missing:
         raise UserError(*(f"{name}: {each}" for each in sorted(missing)))

@@ -19,7 +19,7 @@ class Tensor:
     """A tensor: `number` in its graph, `shape` as stored, `fixed` unless a size is open until the file is loaded.
 
     `integers` are what a small constant of whole numbers holds: axes, paddings. `sparse` ones have a layout of their
-    own; without a value they are no constant.
+    own; without a value they are no constant. `scales`: how many scales its whole numbers have, 0 for real ones.
     """
 
     number: int
@@ -30,6 +30,7 @@ class Tensor:
     fixed: bool
     integers: tuple[int, ...] | None
     sparse: bool = False
+    scales: int = 0
 
     @property
     def spatial(self) -> int:
@@ -60,7 +61,9 @@ def read_tensor(model: Any, number: int, tensor: Any) -> Tensor:
     small = dtype == "int32" and 0 < data.nbytes <= SMALL
     integers = tuple(numbers(data.view("<i4"))) if small else None
     name = (tensor.name or b"").decode(errors="replace")
-    return Tensor(number, name, shape, dtype, data.nbytes > 0, fixed, integers, tensor.sparsity is not None)
+    scales = len(vector(tensor.quantization.scale)) if tensor.quantization else 0
+    sparse = tensor.sparsity is not None
+    return Tensor(number, name, shape, dtype, data.nbytes > 0, fixed, integers, sparse, scales)
 
 
 def vector(found: Any) -> Any:

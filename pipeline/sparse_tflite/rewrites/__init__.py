@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol, cast
 
 from pipeline.errors import UserError
@@ -48,6 +48,13 @@ def rewrite(
         chosen = {each: load(each) for each in (names() if wanted is None else wanted)}
     except ValueError as error:
         raise UserError(str(error)) from None
+    return carry_out(content, chosen, name)
+
+
+def carry_out(
+    content: bytes, chosen: Mapping[str, Rewrite], name: str = "model.tflite"
+) -> tuple[bytes, dict[str, int]]:
+    """As `rewrite`, with the rewrites themselves."""
     model = read_model(content, name)
     with damage_is_told(name):
         editors = [Editor(model, graph) for graph in model.subgraphs or []]

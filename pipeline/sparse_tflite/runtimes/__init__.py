@@ -48,7 +48,8 @@ class Runtime:
     `versions` has the first and last version of each builtin operator; `customs` the names of custom operators.
     `xnnpack` says how its XNNPACK makes clusters, `sparse_cores` where it does. `break_even` has, for a core and an
     encoding that a kernel reads, the share of zeros (of zero blocks) above which that kernel is faster than the dense
-    one; no entry: it never is.
+    one; no entry: it never is. `needs_bias` are the cores on which an int8 FULLY_CONNECTED without a bias ends the
+    process, but for a vector product that the runtime has a kernel of its own for.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Runtime:
     xnnpack: Rules
     sparse_cores: frozenset[Core]
     break_even: BreakEven
+    needs_bias: frozenset[Core] = frozenset()
 
     @property
     def title(self) -> str:

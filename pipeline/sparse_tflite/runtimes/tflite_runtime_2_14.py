@@ -98,4 +98,6 @@ RUNTIME = Runtime(
     # Its XNNPACK looks for half-precision kernels before it goes sparse in single precision, too.
     sparse_cores=frozenset({"arm-fp16"}),
     break_even=BREAK_EVEN,
+    # With a scale for each output, it reads the bias that is not there.
+    needs_bias=frozenset({"arm", "arm-fp16"}),
 )
