@@ -1,8 +1,9 @@
 """A stand-in for Android's adb daemon, which Debian has not: the phone's end of the protocol, for the real adb server.
 
-`python -m tests.adbd [--root FOLDER] [--unauthorized] [SHELL...]` prints its port. Commands run in SHELL (/bin/sh);
-files lie below --root. As the daemon does: umask 0, one socket for a command's input and output, a session for each
-command, SIGHUP for it when the host goes, and for files the owner's rights given to everybody.
+`python -m tests.adbd [--root FOLDER] [--user ID] [--unauthorized] [SHELL...]` prints its port. Commands run in SHELL
+(/bin/sh); files lie below --root, and are made for the user --user. As the daemon does: umask 0, one socket for a
+command's input and output, a session for each command, SIGHUP for it when the host goes, and for files the owner's
+rights given to everybody.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class Stream:
                 self.host.send(b"OKAY", self.number, self._theirs)
                 self._may_send.release()
                 if service == b"sync:":
-                    while sync(self, self.host.options.root):
+                    while sync(self, self.host.options):
                         pass
                 else:
                     shell(self, self.host.options.shell, service.removeprefix(b"shell,v2,raw:"))
@@ -170,7 +171,7 @@ def shell(stream: Stream, shell_argv: list[str], command: bytes) -> None:
     stream.write(struct.pack("<BIB", 3, 1, code if code >= 0 else 128 - code))
 
 
-def sync(stream: Stream, root: str) -> bool:
+def sync(stream: Stream, options: argparse.Namespace) -> bool:
     """One request for a file; whether another may follow."""
     request, length = struct.unpack("<4sI", stream.read(8))
     if request == b"QUIT":
@@ -179,9 +180,9 @@ def sync(stream: Stream, root: str) -> bool:
     try:
         if request == b"SEND":
             name, _, mode = name.rpartition(b",")
-            receive_file(stream, os.fsencode(root) + name, int(mode) & 0o777)
+            receive_file(stream, os.fsencode(options.root) + name, int(mode) & 0o777, options.user)
         elif request == b"RECV":
-            send_file(stream, os.fsencode(root) + name)
+            send_file(stream, os.fsencode(options.root) + name)
         else:
             raise OSError(0, "unknown request")
     except OSError as error:
@@ -199,12 +200,13 @@ def next_piece(stream: Stream) -> bytes | None:
     return stream.read(length) if kind == b"DATA" else None
 
 
-def receive_file(stream: Stream, path: bytes, mode: int) -> None:
+def receive_file(stream: Stream, path: bytes, mode: int, user: int) -> None:
     mode |= (mode >> 3) & 0o070
     mode |= (mode >> 3) & 0o007
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     with os.fdopen(os.open(path, flags, mode), "wb", buffering=0) as writer:
         try:
+            os.fchown(writer.fileno(), user, user)
             os.fchmod(writer.fileno(), mode)
             assert not os.fstat(writer.fileno()).st_mode & stat.S_IWOTH, "anybody could write to it"
             while (data := next_piece(stream)) is not None:
@@ -226,6 +228,7 @@ def send_file(stream: Stream, path: bytes) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--root", default="")
+    parser.add_argument("--user", type=int, default=-1)
     parser.add_argument("--unauthorized", action="store_true")
     parser.add_argument("shell", nargs="*", default=["/bin/sh"])
     options = parser.parse_args()

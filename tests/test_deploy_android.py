@@ -6,12 +6,15 @@ the Arm program makes instead, and these are held against what Android's sandbox
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from pipeline.strict_yaml import read_yaml
 from targets import emulation
@@ -19,6 +22,7 @@ from targets.device import open_device
 from targets.errors import TargetError
 from targets.target import TargetBase, target_model
 from tests.android_sandbox import ALLOWED
+from tests.loopback_adb import loopback_adb
 from tests.loopback_sshd import free_port
 from tests.requirements_for_tests import skip_or_fail
 from tests.tflite_files import matrix_file
@@ -58,6 +62,35 @@ def test_a_bare_phone_is_provisioned_measured_and_gets_the_winner(workspace: Wor
     assert found["environment"]["before"]["cpu"]["parts"] == ["0xd0b"]
     assert found["agreement"]["agrees"] and found["installed"]
     assert workspace.run("status", "--target", NAME, "--json").json["model_ok"] is True
+
+
+def test_over_adb_the_same_phone_is_provisioned_and_measured(workspace: Workspace, tmp_path: Path) -> None:
+    """Its shell and its files are reached from outside, by a daemon that stands in for the phone's."""
+    user, place = 2000, "data/local/tmp"
+    inside = max(emulation.processes(NAME))
+    root = Path(f"/proc/{inside}/root")
+    (root / place).mkdir(mode=0o771)
+    os.chown(root / place, user, user)
+    environment = ("env", "-i", "PATH=/system/bin", "HOME=/", "QEMU_CPU=cortex-a76")
+    enter = (str(shutil.which("nsenter")), f"--target={inside}", "--mount", "--pid", "--root", "--wd=/")
+    shell = (*environment, *enter, f"--setuid={user}", f"--setgid={user}", "/system/bin/sh")
+    model = tmp_path / "model.tflite"
+    model.write_bytes(matrix_file(np.ones((3, 4), np.float32), at="dense"))
+    daemon = ("--root", str(root), "--user", str(user), "--", *shell)
+    with loopback_adb(tmp_path, *daemon) as options:
+        way = options.model_copy(update={"folder": f"/{place}"}).model_dump()
+        fields = {"transport": "adb", "adb": way, "emulated": True, "runtime": "ai-edge-litert"}
+        fields |= {"workdir": "edgepipe", "install_path": "edgepipe-model"}
+        (workspace.folder / "targets" / "phone.yaml").write_text(yaml.safe_dump(fields))
+        measured = workspace.run(
+            "measure", str(model), "--target", "phone", "--set", "repetitions=2", "--json"
+        )
+        assert measured.code == 0, measured.err
+        assert measured.json["measurement"]["repetitions"]
+        held = root / place / "edgepipe"
+        assert {each.stat().st_uid for each in held.rglob("*")} == {user}
+        assert workspace.run("clean", "--target", "phone").code == 0
+        assert not held.exists()
 
 
 def test_nothing_but_what_came_with_it_serves(target: TargetBase) -> None:
