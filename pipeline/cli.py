@@ -269,11 +269,18 @@ def report(
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of the result document."""
+def schema(
+    document: Annotated[str, typer.Argument(help="result (of a deploy) or night.")] = "result",
+) -> None:
+    """Print the JSON Schema of a document."""
     from pipeline import result
+    from pipeline.farm import night
+    from pipeline.strict_yaml import suggest
 
-    show(result.json_schema(), True)
+    known = {"result": result.json_schema, "night": night.json_schema}
+    if document not in known:
+        raise UserError(f"{document}: no such document; {suggest(document, known)}")
+    show(known[document](), True)
 
 
 @devices.command("up")

@@ -84,10 +84,11 @@ def verdicts(
     others = [replace(case(session(1000 + number)), plan=f"other{number}") for number in range(19)]
     reruns = iter(range(5000, 6000))
 
-    def rerun(suspected: Case) -> Sequence[Session]:
-        if suspected.plan != "digits":
-            return [session(next(reruns)) for _ in range(3)]
-        return again
+    def rerun(suspected: Sequence[Case]) -> Sequence[Sequence[Session]]:
+        return [
+            again if each.plan == "digits" else [session(next(reruns)) for _ in range(3)]
+            for each in suspected
+        ]
 
     found_all = judge([case(found, past, **thresholds), *others], rerun)
     assert len(found_all) == 20 * len(METRICS)
@@ -191,3 +192,16 @@ def test_answers_that_are_no_numbers_are_missing() -> None:
 def test_a_new_segment_begins_without_a_past() -> None:
     found = verdicts(session(), past=Past())["latency"]
     assert found.outcome == "pass" and found.rates is not None and found.rates.nights == 1
+
+
+def test_what_is_not_to_be_judged_has_no_verdict_and_is_not_measured_anew() -> None:
+    def rerun(suspected: Sequence[Case]) -> Sequence[Sequence[Session]]:
+        raise AssertionError(suspected)
+
+    slower = replace(case(session(slower=0.5, memory=10_000_000)), judged=("size", "metric"))
+    assert [(each.metric, each.outcome) for each in judge([slower], rerun)] == [
+        ("size", "pass"),
+        ("metric", "pass"),
+    ]
+    missing = replace(slower, session=None)
+    assert [each.metric for each in judge([missing], rerun)] == ["size", "metric"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from pipeline.plan_section import Section
 # Of every job: the candidate, the baseline, the baseline once more (A/A), and the pinned model that tells what the
 # device does.
 VARIANTS = ("candidate", "baseline", "again", "canary")
+Metric = Literal["latency", "memory", "size", "metric"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 # Nights of a segment that are looked at.
 WINDOW = 60
 
@@ -66,7 +69,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Case:
-    """A job of the night: tonight's session, or why there is none, and the past."""
+    """A job of the night: tonight's session, or why there is none, the past, and what of it is judged at all."""
 
     plan: str
     target: str
@@ -75,3 +78,4 @@ class Case:
     problem: str = ""
     past: Past = field(default_factory=Past)
     thresholds: Thresholds = field(default_factory=Thresholds)
+    judged: tuple[Metric, ...] = METRICS

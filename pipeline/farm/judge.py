@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.farm import latency
-from pipeline.farm.case import VARIANTS, Case, Session
+from pipeline.farm.case import VARIANTS, Case, Metric, Session
 from pipeline.measurement.error_rates import ErrorRates
 from pipeline.measurement.measurement import Record
 from pipeline.measurement.statistics import Estimate
@@ -16,7 +16,9 @@ from pipeline.measurement.verdict import MEMORY_NOISE_BYTES
 from pipeline.models.metrics import worsening
 
 Outcome = Literal["pass", "regressed", "unstable", "missing", "invalid"]
-Rerun = Callable[[Case], Sequence[Session]]
+Rerun = Callable[[Sequence[Case]], Sequence[Sequence[Session]]]
+# Beside latency; a file's size is what it is.
+MEASURED_ANEW: tuple[Metric, ...] = ("memory", "metric")
 
 
 class NightVerdict(Record):
@@ -25,7 +27,7 @@ class NightVerdict(Record):
 
     plan: str
     target: str
-    metric: Literal["latency", "memory", "size", "metric"]
+    metric: Metric
     outcome: Outcome
     reason: str
     change: Estimate | None = None
@@ -39,29 +41,35 @@ class NightVerdict(Record):
 
 
 def judge(cases: Sequence[Case], rerun: Rerun) -> tuple[NightVerdict, ...]:
-    """Judge a night of all `cases`; `rerun` measures one anew, in sessions of their own, where it is suspected. What it
-    cannot measure it leaves out, and then nothing is confirmed: the series is invalid, for it was suspected.
+    """Judge a night of all `cases`; `rerun` measures those that are suspected anew, each in sessions of their own. What
+    it cannot measure it leaves out, and then nothing is confirmed: the series is invalid, for it was suspected.
     """
     refused = {number: why for number, case in enumerate(cases) if (why := _refusal(case))}
     judged = {number: case for number, case in enumerate(cases) if number not in refused}
-    looks = {number: latency.look(case) for number, case in judged.items()}
+    looks = {number: latency.look(case) for number, case in judged.items() if "latency" in case.judged}
     worse = {number: _exact(case, case.session) for number, case in judged.items() if case.session}
-    again = {
-        number: list(rerun(case))
+    suspected = [
+        number
         for number, case in judged.items()
-        if looks[number].suspected or any(_above(case, name, worse[number][name]) for name in worse[number])
-    }
+        if (number in looks and looks[number].suspected)
+        or any(_above(case, name, worse[number][name]) for name in MEASURED_ANEW if name in case.judged)
+    ]
+    found = rerun([judged[number] for number in suspected]) if suspected else ()
+    again = dict(zip(suspected, found, strict=True))
     in_the_night, over_nights = latency.alarms(looks, again, judged)
     verdicts: list[NightVerdict] = []
     for number, case in enumerate(cases):
         if number in refused:
-            verdicts += [
-                _verdict(case, name, *refused[number]) for name in ("latency", "memory", "size", "metric")
-            ]
+            verdicts += [_verdict(case, name, *refused[number]) for name in case.judged]
             continue
         layer = "in the night" if number in in_the_night else "over nights" if number in over_nights else None
-        verdicts.append(_latency(case, looks[number], layer, again.get(number)))
-        verdicts += [_plain(case, name, worse[number][name], again.get(number)) for name in worse[number]]
+        if number in looks:
+            verdicts.append(_latency(case, looks[number], layer, again.get(number)))
+        verdicts += [
+            _plain(case, name, worse[number][name], again.get(number))
+            for name in worse[number]
+            if name in case.judged
+        ]
     return tuple(verdicts)
 
 
@@ -112,7 +120,7 @@ def _latency(
     return _verdict(case, "latency", "pass", said, **known)
 
 
-def _exact(case: Case, session: Session) -> dict[str, float | None]:
+def _exact(case: Case, session: Session) -> dict[Metric, float | None]:
     """By how much the candidate is worse than the baseline: shares, of the metric in its units; None: not known."""
     mine, base = session.memory("candidate"), session.memory("baseline")
     grown = (mine - base) / max(base, 1.0) if mine > base + MEMORY_NOISE_BYTES else min(0.0, mine - base)
@@ -133,7 +141,7 @@ def _plain(case: Case, name: str, worse: float | None, again: Sequence[Session] 
     change = Estimate(value=worse if name == "metric" else 1 + worse, low=None, high=None)
     if not _above(case, name, worse):
         return _verdict(case, name, "pass", "no change for the worse", change=change)
-    if name != "size":
+    if name in MEASURED_ANEW:
         if not again:
             return _verdict(case, name, "invalid", "suspected, and could not be measured anew", change=change)
         if not all(_above(case, name, _exact(case, session)[name]) for session in again):
