@@ -1,4 +1,4 @@
-"""The history's database: SQLite in the state folder, or what a URL names."""
+"""The history's and the farm's database: SQLite in the state folder, or what a URL names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from pipeline.errors import UserError
-from pipeline.history.migrations import migrate
+from pipeline.history.migrations import Schema, migrate
 from targets.places import state_folder
 
 VARIABLE = "EDGEPIPE_HISTORY"
@@ -53,18 +53,51 @@ def reading(url: str | None = None) -> Iterator[Connection]:
 def _connected(url: str | None, begin: str) -> Iterator[Connection]:
     wanted = _parsed(url or default_url())
     where = wanted.render_as_string(hide_password=True)
-    engine = _engine(wanted, begin)
+    engine = _engine(wanted, begin, {"poolclass": NullPool})
     try:
-        with engine.connect() as connection:
+        with _told(where), engine.connect() as connection:
             migrate(connection, where)
             yield connection
             connection.commit()
+    finally:
+        engine.dispose()
+
+
+class Database:
+    """A database that stays open, for whoever asks it again and again. Its tables are looked at once.
+
+    Threads take turns: a process has one connection. Raises `UserError` where the database cannot be had.
+    """
+
+    def __init__(self, url: str | None, *schemas: Schema) -> None:
+        wanted = _parsed(url or default_url())
+        self.where = wanted.render_as_string(hide_password=True)
+        pool = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": PATIENCE_S}
+        self._engine = _engine(wanted, "BEGIN IMMEDIATE", {**pool, "pool_pre_ping": True})
+        with self.writing() as connection:
+            for schema in schemas:
+                migrate(connection, self.where, schema)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is wholly in the database when the block ends, on the disk, or not at all."""
+        with _told(self.where), self._engine.connect() as connection:
+            yield connection
+            connection.commit()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._engine.dispose()
+
+
+@contextlib.contextmanager
+def _told(where: str) -> Iterator[None]:
+    try:
+        yield
     except DBAPIError as error:
         raise UserError(
             f"the history at {where}: {_first_line(error.orig)}; --history or ${VARIABLE} names another"
         ) from error
-    finally:
-        engine.dispose()
 
 
 def _parsed(text: str) -> URL:
@@ -80,7 +113,7 @@ def _parsed(text: str) -> URL:
     return url.set(drivername=DRIVERS[backend])
 
 
-def _engine(url: URL, begin: str) -> Engine:
+def _engine(url: URL, begin: str, pool: dict[str, Any]) -> Engine:
     sqlite = url.get_backend_name() == "sqlite"
     if sqlite and url.database:
         try:
@@ -89,7 +122,7 @@ def _engine(url: URL, begin: str) -> Engine:
             raise UserError(f"the history at {url.database}: {error.strerror}: {error.filename}") from error
     options: dict[str, Any] = {"timeout": PATIENCE_S} if sqlite else {"connect_timeout": PATIENCE_S}
     try:
-        engine = create_engine(url, poolclass=NullPool, connect_args=options)
+        engine = create_engine(url, connect_args=options, **pool)
     except (ModuleNotFoundError, NoSuchModuleError):
         raise UserError(
             "a history in PostgreSQL needs the package psycopg; install it: pip install 'edgepipe[farm]'"

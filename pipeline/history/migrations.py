@@ -1,10 +1,11 @@
-"""The history's tables made, or brought to this version: numbered steps, in a transaction of one host at a time."""
+"""Tables made, or brought to this version: numbered steps, in a transaction of one host at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, inspect, select, text, update
+from sqlalchemy import Connection, MetaData, Table, insert, inspect, select, text, update
 
 from pipeline.errors import UserError
 from pipeline.history.tables import APPEND_ONLY, HISTORY, schema_version
@@ -16,41 +17,65 @@ STEPS: dict[int, Callable[[Connection], None]] = {}
 LOCK = 0x6564676570697065
 
 
-def migrate(connection: Connection, where: str) -> None:
-    """Bring the tables to `VERSION`, within the connection's transaction. Raises `UserError` where they are newer."""
-    version = version_of(connection)
-    if version < VERSION and connection.dialect.name == "postgresql":
+@dataclass(frozen=True)
+class Schema:
+    """Tables that have one version, which the only row of `versions` says.
+
+    `frozen` are, of a table by its name, the statements that the database itself refuses.
+    """
+
+    metadata: MetaData
+    versions: Table
+    version: int
+    steps: Mapping[int, Callable[[Connection], None]]
+    frozen: Mapping[str, tuple[str, ...]]
+
+
+def history_schema() -> Schema:
+    """The history's own."""
+    frozen = {table: ("UPDATE", "DELETE") for table in APPEND_ONLY} | {"raw_samples": ("UPDATE",)}
+    return Schema(HISTORY, schema_version, VERSION, STEPS, frozen)
+
+
+def migrate(connection: Connection, where: str, schema: Schema | None = None) -> None:
+    """Bring the tables to their version, within the connection's transaction. Raises `UserError` where they are newer.
+
+    Without a `schema` they are the history's.
+    """
+    schema = schema or history_schema()
+    version = version_of(connection, schema)
+    if version < schema.version and connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        version = version_of(connection)
-    if version > VERSION:
+        version = version_of(connection, schema)
+    if version > schema.version:
         raise UserError(
-            f"{where}: its tables are of version {version}, this edgepipe knows up to {VERSION}; "
+            f"{where}: its tables are of version {version}, this edgepipe knows up to {schema.version}; "
             "install the newer edgepipe that made them"
         )
     if version == 0:
-        HISTORY.create_all(connection)
-        for statement in _guards(connection.dialect.name):
+        schema.metadata.create_all(connection)
+        for statement in _guards(connection.dialect.name, schema.frozen):
             connection.execute(text(statement))
-        connection.execute(insert(schema_version).values(version=VERSION))
+        connection.execute(insert(schema.versions).values(version=schema.version))
         return
-    for number in range(version + 1, VERSION + 1):
-        STEPS[number](connection)
-        connection.execute(update(schema_version).values(version=number))
+    for number in range(version + 1, schema.version + 1):
+        schema.steps[number](connection)
+        connection.execute(update(schema.versions).values(version=number))
 
 
-def version_of(connection: Connection) -> int:
+def version_of(connection: Connection, schema: Schema | None = None) -> int:
     """The version of the tables that are there; 0 where none are."""
-    if not inspect(connection).has_table(schema_version.name):
+    versions = (schema or history_schema()).versions
+    if not inspect(connection).has_table(versions.name):
         return 0
-    return int(connection.execute(select(schema_version.c.version)).scalar_one())
+    return int(connection.execute(select(versions.c.version)).scalar_one())
 
 
-def _guards(dialect: str) -> Iterator[str]:
+def _guards(dialect: str, changes: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
     """The database itself refuses to change what was measured, whoever asks."""
-    changes = {table: ("UPDATE", "DELETE") for table in APPEND_ONLY} | {"raw_samples": ("UPDATE",)}
     if dialect == "postgresql":
         yield (
-            "CREATE FUNCTION append_only() RETURNS trigger LANGUAGE plpgsql AS "
+            "CREATE OR REPLACE FUNCTION append_only() RETURNS trigger LANGUAGE plpgsql AS "
             "$$ BEGIN RAISE EXCEPTION 'append-only: %', TG_TABLE_NAME; END $$"
         )
     for table, words in changes.items():
