@@ -18,13 +18,13 @@ from pipeline.models.quiet import keras_module
 from pipeline.sparse_tflite import runtimes
 from pipeline.sparse_tflite.encode import encode, why_not
 from pipeline.sparse_tflite.flatbuffer import damage_is_told, read_model, write_model
-from pipeline.sparse_tflite.fully_connected import make_sparse
 from pipeline.sparse_tflite.keras_conversion import to_tflite
 from pipeline.sparse_tflite.lint import lint
 from pipeline.sparse_tflite.quantum import output_quantum
 from pipeline.sparse_tflite.rewrites import rewrite
 from pipeline.sparse_tflite.schema import schema
 from pipeline.sparse_tflite.signature import read_signature
+from pipeline.sparse_tflite.storing import make_sparse
 from pipeline.sparse_tflite.suited import make_suited
 from pipeline.sparse_tflite.tables import vector
 from pipeline.sparse_tflite.weights import weights_of

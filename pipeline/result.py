@@ -19,7 +19,7 @@ from pipeline.measurement.validity import Validity
 from pipeline.measurement.verdict import Verdict
 from pipeline.measurement.winner import Winner
 from pipeline.pruning.decision import LayerDecision
-from pipeline.sparse_tflite.fully_connected import EncodingDecision
+from pipeline.sparse_tflite.storing import EncodingDecision
 from targets.cores import Core
 
 SCHEMA_VERSION: Literal[2] = 2

@@ -12,7 +12,7 @@ from pipeline.measurement.statistics import summarise
 from pipeline.plan import GatesSection
 from pipeline.pruning.decision import LayerDecision
 from pipeline.result import Encoded, Installed, ModelResult, Result, StageRecord, TargetResult, VariantFile
-from pipeline.sparse_tflite.fully_connected import EncodingDecision
+from pipeline.sparse_tflite.storing import EncodingDecision
 
 VARIANTS = ("baseline", "dense", "sparse")
 BYTES = {"baseline": 412_856, "dense": 412_856, "sparse": 121_304}

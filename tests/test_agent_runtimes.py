@@ -15,9 +15,9 @@ from device_agents import runtimes
 from pipeline.artifacts import file_digest
 from pipeline.measurement.operators import Operators
 from pipeline.models.samples import NamedArrays, by_name
-from pipeline.sparse_tflite.fully_connected import make_sparse
 from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from pipeline.sparse_tflite.signature import read_signature
+from pipeline.sparse_tflite.storing import make_sparse
 from tests import external_delegate
 from tests.agent_process import PROTOCOL, Agent, time_step
 from tests.models_for_tests import write_absolute_model, write_dense_model, write_model_of_several_ports

@@ -11,7 +11,6 @@ from pipeline.sparse_tflite import runtimes
 from pipeline.sparse_tflite.decide import BAD, Decision, choose, decide, gate
 from pipeline.sparse_tflite.encode import encode, stored_as
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
-from pipeline.sparse_tflite.fully_connected import make_sparse
 from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from pipeline.sparse_tflite.lint import lint
 from pipeline.sparse_tflite.operators import Graph, Operator, read_graphs, view
@@ -19,6 +18,7 @@ from pipeline.sparse_tflite.rewrites import rewrite
 from pipeline.sparse_tflite.runtimes import Runtime
 from pipeline.sparse_tflite.schema import schema
 from pipeline.sparse_tflite.stored_weights import Encoding
+from pipeline.sparse_tflite.storing import make_sparse
 from targets.cores import Core
 from targets.provisioning.runtimes import RUNTIMES
 from tests.sparse_networks import dense_file, sparse_file

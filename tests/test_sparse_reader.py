@@ -16,12 +16,12 @@ from pipeline.models.samples import by_name
 from pipeline.sparse_tflite import runtimes
 from pipeline.sparse_tflite.encode import why_not
 from pipeline.sparse_tflite.flatbuffer import read_model, write_model
-from pipeline.sparse_tflite.fully_connected import make_sparse
 from pipeline.sparse_tflite.host_interpreter import answers_on_host
 from pipeline.sparse_tflite.lint import lint
 from pipeline.sparse_tflite.random_inputs import random_inputs
 from pipeline.sparse_tflite.rewrites import rewrite
 from pipeline.sparse_tflite.schema import schema
+from pipeline.sparse_tflite.storing import make_sparse
 from pipeline.sparse_tflite.suited import make_suited
 from pipeline.sparse_tflite.weights import weights_of
 

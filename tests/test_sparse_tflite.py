@@ -6,11 +6,11 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.sparse_tflite.encode import OVERHEAD
 from pipeline.sparse_tflite.flatbuffer import ALIGNMENT, read_model, write_model
-from pipeline.sparse_tflite.fully_connected import make_sparse
 from pipeline.sparse_tflite.host_interpreter import outputs_on_host
 from pipeline.sparse_tflite.keras_conversion import to_tflite
 from pipeline.sparse_tflite.schema import schema
 from pipeline.sparse_tflite.signature import read_signature
+from pipeline.sparse_tflite.storing import make_sparse
 from pipeline.sparse_tflite.weights import weights_of
 
 

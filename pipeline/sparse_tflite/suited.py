@@ -12,9 +12,9 @@ from pipeline.sparse_tflite import runtimes
 from pipeline.sparse_tflite.decide import BAD, DIRECT, Decision, choose, decide, gate
 from pipeline.sparse_tflite.encode import OVERHEAD, stored_as, why_not
 from pipeline.sparse_tflite.flatbuffer import damage_is_told
-from pipeline.sparse_tflite.fully_connected import Choice, EncodingDecision, make_sparse
 from pipeline.sparse_tflite.operators import Graph, read_graphs
 from pipeline.sparse_tflite.runtimes import Runtime
+from pipeline.sparse_tflite.storing import Choice, EncodingDecision, make_sparse
 from pipeline.sparse_tflite.weights import Key, Reader
 from targets.cores import Core
 

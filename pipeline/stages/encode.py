@@ -17,11 +17,11 @@ from pipeline.plan import PlanBase
 from pipeline.progress import Say
 from pipeline.sparse_tflite import rewrites, runtimes
 from pipeline.sparse_tflite.eligible import Rewritten, make_eligible
-from pipeline.sparse_tflite.fully_connected import make_sparse
 from pipeline.sparse_tflite.host_interpreter import answers_on_host
 from pipeline.sparse_tflite.precision import Precision
 from pipeline.sparse_tflite.quantum import output_quantum
 from pipeline.sparse_tflite.random_inputs import random_inputs
+from pipeline.sparse_tflite.storing import make_sparse
 from pipeline.sparse_tflite.suited import Suit, make_suited, refuse_missing
 
 TOOLS = ("tensorflow", "numpy", "flatbuffers")
