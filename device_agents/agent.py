@@ -54,7 +54,7 @@ def serve() -> int:
         channel.outlive_host()
         emit({"event": "done"} if failure is None else _error_line(failure))
     except HostGone:
-        print("the host has gone; the job was given up", file=sys.stderr)
+        print("the host has gone, or a later lease has the device; the job was given up", file=sys.stderr)
         return 1
     return 0 if failure is None else 1
 

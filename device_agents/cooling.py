@@ -22,7 +22,7 @@ def cool_down(job: Job, emit: Emit) -> None:
     aim = job.mapping("temperatures_c")
     if not all(isinstance(each, (int, float)) for each in aim.values()):
         raise Failure("job", f"expected job.temperatures_c to hold numbers. Received: {aim!r}")
-    with lock.held(job.path("lock")):
+    with lock.of(job):
         emit({"event": "cooled", **rest(job.seconds("seconds"), aim)})
 
 

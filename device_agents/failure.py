@@ -10,8 +10,8 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 class Failure(Exception):
     """A job's error line in the making.
 
-    `kind` is one of job, locked, deadline, damaged, crashed, forbidden, model, disk, unhealthy, restart; `step` the
-    index of the measuring step at fault, `stderr` the last words of its process.
+    `kind` is one of job, locked, fenced, deadline, damaged, crashed, forbidden, model, disk, unhealthy, restart; `step`
+    the index of the measuring step at fault, `stderr` the last words of its process.
     """
 
     def __init__(self, kind: str, message: str, *, step: int | None = None, stderr: str = "") -> None:

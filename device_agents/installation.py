@@ -25,7 +25,7 @@ def install(job: Job, emit: Emit) -> None:
     """
     model, digest, manifest = job.existing("model"), job.text("sha256"), job.mapping("manifest")
     folder = job.path("install_path")
-    with lock.held(job.path("lock")):
+    with lock.of(job):
         actual = sha256_of(model)
         if actual != digest:
             raise Failure(
@@ -54,7 +54,7 @@ def rollback(job: Job, emit: Emit) -> None:
     """`rollback`: switch the version before in, once its hash is known to be right; the one in place now stays."""
     folder = job.path("install_path")
     link, versions = os.path.join(folder, "current"), os.path.join(folder, "versions")
-    with lock.held(job.path("lock")):
+    with lock.of(job):
         others = [
             name
             for name in (os.listdir(versions) if os.path.isdir(versions) else [])

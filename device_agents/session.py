@@ -26,8 +26,8 @@ def measure(job: Job, emit: Emit) -> None:
     requests = [_request(job, step, number) for number, step in enumerate(job.parts("steps"))]
     deadline_s = job.seconds("step_deadline_s")
     heating = [request for request in requests if request["kind"] == "sustain"]
-    lock_path, settings = job.path("lock"), controls.wanted(_controls(job))
-    with lock.held(lock_path), controls.held(lock_path, **settings) as told:
+    settings = controls.wanted(_controls(job))
+    with lock.of(job), controls.held(job.path("lock"), **settings) as told:
         before = environment.observe()
         emit({"event": "environment", "when": "before", **before, "controls": told})
         for request in requests:

@@ -24,7 +24,7 @@ def unpack(job: Job, emit: Emit) -> None:
     An archive that is damaged, unsafe or of another digest leaves whatever was in `into` as it was.
     """
     archive, into, digest = job.path("archive"), job.path("into").rstrip("/"), job.text("digest")
-    with lock.held(job.path("lock")):
+    with lock.of(job):
         archive = job.existing("archive")
         with _temporary_folder(f"{into}.partial") as fresh:
             _extract(archive, fresh)

@@ -21,6 +21,8 @@ from targets.target import TargetBase, connect, python_of
 from targets.transports import Transport
 
 Event = dict[str, Any]
+# The farm and the token that a farm lends the device with, in the words of the agent's jobs.
+Lease = Mapping[str, Any]
 PROTOCOL = 1
 SHORT_S = 60.0
 LONG_S = 900.0
@@ -35,6 +37,7 @@ MARGIN_BYTES = 16 << 20
 SLOWEST_BYTES_PER_S = 50_000
 REMEDIES = {
     "locked": "wait for the other run to end",
+    "fenced": "run it again: it takes a lease anew",
     "disk": "free some space on the device",
     "deadline": "raise measure.step_deadline_s, or look what holds the device up",
 }
@@ -51,9 +54,12 @@ class JobFailed(TargetError):
 class Device:
     """An open connection. Use `open_device`, which ends it as well."""
 
-    def __init__(self, name: str, target: TargetBase, transport: Transport) -> None:
+    def __init__(
+        self, name: str, target: TargetBase, transport: Transport, lease: Lease | None = None
+    ) -> None:
         self.name = name
         self.target = target
+        self._lease = {} if lease is None else {"lease": dict(lease)}
         self._transport = transport
         python = python_of(target)
         content, self.agent_digest = build_agent()
@@ -110,7 +116,7 @@ class Device:
             if on_event is not None and event.get("event") not in ("done", "error"):
                 on_event(event)
 
-        request = json.dumps({"version": PROTOCOL, "do": do, **job}).encode() + b"\n"
+        request = json.dumps({"version": PROTOCOL, "do": do, **self._lease, **job}).encode() + b"\n"
         done = self._transport.run(
             [*python, self._agent],
             stdin=itertools.chain([request], payload),
@@ -284,7 +290,10 @@ def open_transport(name: str, target: TargetBase) -> Iterator[Transport]:
 
 
 @contextmanager
-def open_device(name: str, target: TargetBase) -> Iterator[Device]:
-    """Connect, probe, bring the agent; the connection ends with the block. Raises `TargetError`."""
+def open_device(name: str, target: TargetBase, lease: Lease | None = None) -> Iterator[Device]:
+    """Connect, probe, bring the agent; the connection ends with the block. Raises `TargetError`.
+
+    Under a lease, the device itself refuses its jobs once the farm has lent it again.
+    """
     with open_transport(name, target) as transport:
-        yield Device(name, target, transport)
+        yield Device(name, target, transport, lease)

@@ -1,0 +1,165 @@
+"""Devices as leases: who has a device, until when, and the token by which the device knows the last of them.
+
+A lease that is not renewed ends by itself, so that no device stays taken by a controller that is gone. Each lease of a
+device has a higher token than all before it, and the device refuses lower ones: a controller that lost its lease
+without having noticed can do no harm.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, Table, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pipeline.farm.clock import Clock, database_clock
+from pipeline.farm.tables import FARM_SCHEMA, events, farm, leases
+from pipeline.history.database import Database
+from targets.errors import TargetError
+
+TTL_S = 30.0
+
+
+class DeviceTaken(TargetError):
+    """Somebody else has the device: exit code 3."""
+
+
+class LeaseLost(TargetError):
+    """The lease has ended, and the device may be another's: exit code 3."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A device that is ours until `ttl_s` seconds after the lease was last renewed."""
+
+    device: str
+    farm: str
+    token: int
+    holder: str
+    ttl_s: float
+
+    @property
+    def fence(self) -> dict[str, Any]:
+        """What the device is to know, in the words of the agent's jobs; see `open_device`."""
+        return {"farm": self.farm, "token": self.token}
+
+
+class Leases:
+    """The leases of one farm. Many controllers, each with many threads, may use the same database."""
+
+    def __init__(self, database: Database, clock: Clock = database_clock) -> None:
+        self.database = database
+        self.clock = clock
+        with database.writing() as connection:
+            self.farm = _farm(connection)
+
+    def acquire(self, device: str, holder: str, ttl_s: float = TTL_S) -> Lease:
+        """Take a device that nobody has. Raises `DeviceTaken`."""
+        with self.database.writing() as connection:
+            row = locked(connection, device)
+            now = self.clock(connection)
+            if row.holder is not None and row.held_since <= now < row.held_until:
+                raise DeviceTaken(
+                    f"{device}: {row.holder} has it",
+                    f"its lease ends in {row.held_until - now:.0f} s unless it is renewed",
+                )
+            if row.holder is not None:
+                note(connection, device, "expired", row.token, row.holder)
+            found = Lease(device, self.farm, row.token + 1, holder, ttl_s)
+            change = {"token": found.token, "holder": holder, "held_since": now, "held_until": now + ttl_s}
+            connection.execute(update(leases).where(leases.c.device == device).values(change))
+            note(connection, device, "acquired", found.token, holder)
+        return found
+
+    def renew(self, held: Iterable[Lease]) -> list[Lease]:
+        """The heartbeat: each begins its time anew. Returns those that are lost.
+
+        One that has run out, but that nobody else has taken since, is ours again.
+        """
+        lost = []
+        with self.database.writing() as connection:
+            # In one order, so that two controllers never wait for each other.
+            for lease in sorted(held, key=lambda lease: lease.device):
+                now = self.clock(connection)
+                change = {"held_since": now, "held_until": now + lease.ttl_s}
+                if not connection.execute(update(leases).where(*_is(lease)).values(change)).rowcount:
+                    lost.append(lease)
+        return lost
+
+    def release(self, lease: Lease) -> bool:
+        """Give a device back; False where the lease was lost before."""
+        with self.database.writing() as connection:
+            ours = connection.execute(update(leases).where(*_is(lease)).values(holder=None)).rowcount == 1
+            if ours:
+                note(connection, lease.device, "released", lease.token, lease.holder)
+        return ours
+
+    def held(self) -> list[dict[str, Any]]:
+        """Every lease that has not ended: `device`, `token`, `holder` and the `seconds` left."""
+        with self.database.writing() as connection:
+            now = self.clock(connection)
+            rows = connection.execute(
+                select(leases).where(leases.c.holder.is_not(None)).order_by(leases.c.device)
+            ).all()
+        return [
+            {"device": row.device, "token": row.token, "holder": row.holder, "seconds": row.held_until - now}
+            for row in rows
+            if row.held_since <= now < row.held_until
+        ]
+
+
+def open_farm(url: str | None = None) -> Database:
+    """The farm's tables in the history's database, which is to be closed. Raises `UserError`."""
+    return Database(url, FARM_SCHEMA)
+
+
+def locked(connection: Connection, device: str) -> Row[Any]:
+    """The device's row in `leases`, which no other transaction changes before this one has ended."""
+    wanted = select(leases).where(leases.c.device == device).with_for_update()
+    row = connection.execute(wanted).first()
+    if row is None:
+        fresh = {"device": device, "token": 0, "holder": None, "held_since": 0.0, "held_until": 0.0}
+        insert_missing(connection, leases, fresh)
+        row = connection.execute(wanted).one()
+    return row
+
+
+def ensure(connection: Connection, lease: Lease) -> None:
+    """Within a transaction: the lease is ours, and stays so until the transaction has ended. Raises `LeaseLost`."""
+    row = locked(connection, lease.device)
+    if (row.token, row.holder) != (lease.token, lease.holder):
+        raise LeaseLost(
+            f"{lease.device}: the lease with token {lease.token} has ended; the last one has {row.token}",
+            "what was under way there does not count, and is done again",
+        )
+
+
+def note(connection: Connection, device: str, what: str, token: int, holder: str, detail: str = "") -> None:
+    """Write down what happened."""
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    row = {"at": at, "device": device, "what": what, "token": token, "holder": holder, "detail": detail}
+    connection.execute(insert(events).values(row))
+
+
+def insert_missing(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
+    """Insert a row unless one with its key is there; was it not?"""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table).values(row).on_conflict_do_nothing()
+    return connection.execute(statement).rowcount == 1
+
+
+def _is(lease: Lease) -> tuple[Any, Any, Any]:
+    return (
+        leases.c.device == lease.device,
+        leases.c.token == lease.token,
+        leases.c.holder == lease.holder,
+    )
+
+
+def _farm(connection: Connection) -> str:
+    insert_missing(connection, farm, {"row": 1, "id": secrets.token_hex(16)})
+    return str(connection.execute(select(farm.c.id)).scalar_one())
