@@ -18,8 +18,8 @@ farm = Table(
     Column("id", String(64), nullable=False),
 )
 
-# A span of time that begins at `x_since` and ends before `x_until` is over, too, where `x_since` lies in the future: the
-# clock that it was taken from has been started anew. Seconds of `clock.py`.
+# A span from `x_since` until before `x_until`, in seconds of `clock.py`, is over, too, where it begins in the future:
+# that clock has been started anew since.
 leases = Table(
     "leases",
     FARM,
@@ -58,7 +58,9 @@ jobs = Table(
     Column("state", String(16), nullable=False),
     # Of the lease that it ran under last.
     Column("token", BigInteger),
+    # Of the device, while it ran; and how often its controller was gone before it ended.
     Column("failures", Integer, nullable=False),
+    Column("losses", Integer, nullable=False),
     Column("aside_since", Double, nullable=False),
     Column("aside_until", Double, nullable=False),
     Column("result", Text),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from pipeline.errors import UserError
@@ -22,6 +22,10 @@ EXAMPLES = "sqlite:///history.db or postgresql://user@host/edgepipe"
 # How long another writer may take before a command gives up.
 PATIENCE_S = 60
 DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "sqlite": "sqlite"}
+
+
+class DatabaseAway(UserError):
+    """The database does not answer, or not in time; it may later."""
 
 
 def default_url() -> str:
@@ -95,7 +99,8 @@ def _told(where: str) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise UserError(
+        away = isinstance(error, OperationalError | InterfaceError)
+        raise (DatabaseAway if away else UserError)(
             f"the history at {where}: {_first_line(error.orig)}; --history or ${VARIABLE} names another"
         ) from error
 
