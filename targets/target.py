@@ -94,6 +94,13 @@ class TargetBase(BaseModel):
         description="a command and its arguments, run on the device without a shell after a model was switched in",
     )
     after_install_deadline_s: float = Field(60, gt=0, le=600, description="how long that command may take")
+    power: tuple[str, ...] = Field(
+        (),
+        description="a command and its arguments, run on the host without a shell, that switches the device off and on "
+        "when a farm has put it aside",
+    )
+    power_deadline_s: float = Field(60, gt=0, le=600, description="how long that command may take")
+    rest_s: float = Field(0, ge=0, le=3600, description="how long a farm lets it cool down between two jobs")
     emulated: bool = Field(False, description="true: no figure taken there is a figure of the real device")
     when_unreachable: str = Field("", description="what to do when nothing answers, for the error message")
 

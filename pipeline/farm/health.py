@@ -1,0 +1,52 @@
+"""How the devices of a farm fare: one that fails again and again is put aside for a while, and then tried anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from pipeline.farm.leases import Lease, insert_missing, note
+from pipeline.farm.policy import Policy
+from pipeline.farm.tables import devices
+
+
+def standing(connection: Connection, device: str) -> Row[Any] | None:
+    """The device's row; None as long as it has never failed."""
+    return connection.execute(select(devices).where(devices.c.device == device)).first()
+
+
+def aside_s(row: Row[Any] | None, now: float) -> float:
+    """For how many seconds more the device is aside; 0: it is not."""
+    return row.aside_until - now if row is not None and row.aside_since <= now < row.aside_until else 0.0
+
+
+def failed(connection: Connection, lease: Lease, reason: str, policy: Policy, now: float) -> str:
+    """Count a failure of the leased device: `""`, `aside` when it has been put aside for it, or `given up`."""
+    fresh = {"device": lease.device, "failures": 0, "quarantines": 0, "reason": ""}
+    insert_missing(connection, devices, {**fresh, "aside_since": 0.0, "aside_until": 0.0})
+    row = standing(connection, lease.device)
+    assert row is not None
+    failures, quarantines, became = row.failures + 1, row.quarantines, ""
+    change: dict[str, Any] = {"failures": failures, "reason": reason}
+    # After a quarantine one failure is enough.
+    if failures >= policy.patience or quarantines:
+        quarantines += 1
+        wait_s = policy.wait_s(policy.probation_s, quarantines)
+        change |= {"quarantines": quarantines, "aside_since": now, "aside_until": now + wait_s}
+        became = "given up" if quarantines > policy.quarantines else "aside"
+        note(connection, lease.device, became, lease.token, lease.holder, reason)
+    connection.execute(update(devices).where(devices.c.device == lease.device).values(change))
+    return became
+
+
+def well(connection: Connection, lease: Lease) -> None:
+    """The leased device has done a job: what was held against it is forgotten."""
+    change = {"failures": 0, "quarantines": 0, "aside_since": 0.0, "aside_until": 0.0, "reason": ""}
+    failing = (devices.c.device == lease.device, devices.c.failures > 0)
+    row = connection.execute(select(devices.c.quarantines).where(*failing)).first()
+    if row is None:
+        return
+    if row.quarantines:
+        note(connection, lease.device, "restored", lease.token, lease.holder)
+    connection.execute(update(devices).where(*failing).values(change))

@@ -1,0 +1,241 @@
+"""What is to be done on a farm's devices, and what came of it: each job once, whatever becomes of controllers.
+
+A job is the device's that it is for. Whoever has the lease of that device takes the next one; its result counts only as
+long as that lease has not been followed by another, and what a lost controller left is taken up again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import Connection, Row, case, func, not_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pipeline.farm import health
+from pipeline.farm.clock import lasts
+from pipeline.farm.leases import Lease, LeaseLost, Leases, ensure, note
+from pipeline.farm.policy import Policy
+from pipeline.farm.tables import jobs
+
+CHUNK = 500
+T = TypeVar("T")
+State = Literal["queued", "running", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to be done on a device. `key` names it for ever: it is done once, however often it is asked for.
+
+    Of those that wait for a device the highest `priority` comes first, and within it each `owner` in turn.
+    """
+
+    key: str
+    device: str
+    payload: dict[str, Any] = field(default_factory=dict)
+    owner: str = ""
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a job is, and once it is `done` its result, or once it is `failed` why."""
+
+    key: str
+    device: str
+    state: State
+    result: dict[str, Any] | None
+    error: str | None
+    failures: int
+
+
+class Queue:
+    """The jobs of one farm."""
+
+    def __init__(self, leases: Leases, policy: Policy | None = None) -> None:
+        self.leases = leases
+        self.policy = policy or Policy()
+        self._database = leases.database
+
+    def submit(self, wanted: Iterable[Job]) -> int:
+        """Queue those that are not known yet; returns how many. All of them are there then, or none is."""
+        with self._database.writing() as connection:
+            turns = _Turns(connection)
+            new = 0
+            for chunk in _chunks(wanted):
+                new += _insert(connection, [_row(job, turns) for job in chunk])
+        return new
+
+    def take(self, lease: Lease) -> Job | None:
+        """The next job of the leased device, which is then running; None while there is none. Raises `LeaseLost`."""
+        with self._database.writing() as connection:
+            ensure(connection, lease)
+            now = self.leases.clock(connection)
+            self._take_up(connection, lease)
+            row = None
+            if not health.aside_s(health.standing(connection, lease.device), now):
+                row = connection.execute(_next(lease.device, now)).first()
+            if row is None:
+                return None
+            change = {"state": "running", "token": lease.token}
+            connection.execute(update(jobs).where(jobs.c.key == row.key).values(change))
+        return Job(row.key, row.device, json.loads(row.payload), row.owner, row.priority)
+
+    def done(self, lease: Lease, job: Job, result: dict[str, Any]) -> None:
+        """Keep a job's result. Raises `LeaseLost` where the device has been lent again since: it does not count."""
+        text = json.dumps(result)
+        with self._database.writing() as connection:
+            ensure(connection, lease)
+            self._end(connection, lease, job, {"state": "done", "result": text, "error": None})
+            health.well(connection, lease)
+
+    def failed(self, lease: Lease, job: Job, error: str) -> None:
+        """The job itself is at fault: it is not tried again."""
+        with self._database.writing() as connection:
+            ensure(connection, lease)
+            self._end(connection, lease, job, {"state": "failed", "error": error})
+
+    def device_failed(self, lease: Lease, error: str, job: Job | None = None) -> str:
+        """The leased device is at fault, if at a job, that one is tried again up to `Policy.tries` times in all.
+
+        Returns `aside` when the device was put aside for it, `given up` with all its jobs, or neither. Raises
+        `LeaseLost`.
+        """
+        with self._database.writing() as connection:
+            ensure(connection, lease)
+            now = self.leases.clock(connection)
+            if job is not None:
+                self._retry(connection, lease, job, error, now)
+            became = health.failed(connection, lease, error, self.policy, now)
+            if became == "given up":
+                waiting = (jobs.c.device == lease.device, jobs.c.state == "queued")
+                change = {"state": "failed", "error": f"{lease.device} is out of order: {error}"}
+                connection.execute(update(jobs).where(*waiting).values(change))
+        return became
+
+    def note(self, lease: Lease, what: str, detail: str) -> None:
+        """Write down what was done to a device."""
+        with self._database.writing() as connection:
+            note(connection, lease.device, what, lease.token, lease.holder, detail)
+
+    def wait_s(self, device: str) -> float | None:
+        """Seconds until a job of the device may be due; None when all are done or failed."""
+        with self._database.writing() as connection:
+            now = self.leases.clock(connection)
+            waits = lasts(jobs.c.aside_since, jobs.c.aside_until, now)
+            # In one question: others change the jobs meanwhile.
+            first = connection.execute(
+                select(func.min(case((waits, jobs.c.aside_until), else_=now))).where(
+                    jobs.c.device == device, jobs.c.state.in_(("queued", "running"))
+                )
+            ).scalar_one()
+            aside = health.aside_s(health.standing(connection, device), now)
+        return None if first is None else max(aside, float(first) - now)
+
+    def outcomes(self, keys: Sequence[str]) -> list[Outcome]:
+        """Where these jobs are, in this order; those that nobody has asked for are left out."""
+        found: dict[str, Outcome] = {}
+        with self._database.writing() as connection:
+            for chunk in _chunks(keys):
+                rows = connection.execute(select(jobs).where(jobs.c.key.in_(chunk)))
+                found |= {row.key: _outcome(row) for row in rows}
+        return [found[key] for key in keys if key in found]
+
+    def _take_up(self, connection: Connection, lease: Lease) -> None:
+        """Queue again what ran under earlier leases, which have ended without a word."""
+        left = (jobs.c.device == lease.device, jobs.c.state == "running", jobs.c.token < lease.token)
+        for row in connection.execute(select(jobs).where(*left)).all():
+            losses = row.losses + 1
+            change: dict[str, Any] = {"state": "queued", "losses": losses}
+            if losses >= self.policy.losses:
+                error = f"given up: {losses} times the controller that ran it was gone before it ended"
+                change |= {"state": "failed", "error": error}
+            connection.execute(update(jobs).where(jobs.c.key == row.key).values(change))
+
+    def _retry(self, connection: Connection, lease: Lease, job: Job, error: str, now: float) -> None:
+        row = connection.execute(select(jobs).where(jobs.c.key == job.key)).one()
+        failures = row.failures + 1
+        change: dict[str, Any] = {"failures": failures, "error": error, "state": "failed"}
+        if failures < self.policy.tries:
+            wait_s = self.policy.wait_s(self.policy.retry_s, failures)
+            change |= {"state": "queued", "aside_since": now, "aside_until": now + wait_s}
+        self._end(connection, lease, job, change)
+
+    @staticmethod
+    def _end(connection: Connection, lease: Lease, job: Job, change: dict[str, Any]) -> None:
+        """Only what runs under this lease; said twice, because the first answer was lost, it is as said once."""
+        ours = (jobs.c.key == job.key, jobs.c.token == lease.token)
+        if connection.execute(update(jobs).where(*ours, jobs.c.state == "running").values(change)).rowcount:
+            return
+        said = connection.execute(select(jobs.c.state).where(*ours)).scalar()
+        if said != change["state"]:
+            raise LeaseLost(
+                f"{job.device}: job {job.key} does not run under the lease with token {lease.token}",
+                "what was under way there does not count, and is done again",
+            )
+
+
+class _Turns:
+    """Each owner's next turn on each device. Who comes late begins with those whose turn it is, not at the end."""
+
+    def __init__(self, connection: Connection) -> None:
+        queued = select(jobs.c.device, jobs.c.owner, func.min(jobs.c.turn), func.max(jobs.c.turn))
+        rows = connection.execute(
+            queued.where(jobs.c.state == "queued").group_by(jobs.c.device, jobs.c.owner)
+        )
+        self._last: dict[tuple[str, str], int] = {}
+        self._first: dict[str, int] = defaultdict(int)
+        for device, owner, first, last in rows:
+            self._last[device, owner] = last
+            self._first[device] = min(first, self._first.get(device, first))
+
+    def next(self, job: Job) -> int:
+        before = self._first[job.device] - 1 if job.device in self._first else 0
+        turn = max(self._last.get((job.device, job.owner), before), before) + 1
+        self._last[job.device, job.owner] = turn
+        return turn
+
+
+def _row(job: Job, turns: _Turns) -> dict[str, Any]:
+    return {
+        "key": job.key,
+        "device": job.device,
+        "owner": job.owner,
+        "priority": job.priority,
+        "turn": turns.next(job),
+        "payload": json.dumps(job.payload),
+        "state": "queued",
+        "failures": 0,
+        "losses": 0,
+        "aside_since": 0.0,
+        "aside_until": 0.0,
+    }
+
+
+def _insert(connection: Connection, rows: list[dict[str, Any]]) -> int:
+    """Those whose key is not there; how many."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(jobs).on_conflict_do_nothing().returning(jobs.c.key)
+    return len(connection.execute(statement, rows).all())
+
+
+def _next(device: str, now: float) -> Any:
+    waiting = (jobs.c.device == device, jobs.c.state == "queued")
+    due = not_(lasts(jobs.c.aside_since, jobs.c.aside_until, now))
+    order = (jobs.c.priority.desc(), jobs.c.turn, jobs.c.key)
+    return select(jobs).where(*waiting, due).order_by(*order).limit(1)
+
+
+def _outcome(row: Row[Any]) -> Outcome:
+    result = None if row.result is None else json.loads(row.result)
+    return Outcome(row.key, row.device, row.state, result, row.error, row.failures)
+
+
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
+    while chunk := list(itertools.islice(rest, CHUNK)):
+        yield chunk
