@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-from targets.device import Device, open_transport
+from targets.device import Device, Lease, open_transport
 from targets.errors import TargetError
 from targets.target import TargetBase, device_of
 from targets.transports import Transport
@@ -54,7 +54,7 @@ class AtOnce:
             raise failed[0]
 
     @contextlib.contextmanager
-    def device(self, name: str, target: TargetBase) -> Iterator[Device]:
+    def device(self, name: str, target: TargetBase, lease: Lease | None = None) -> Iterator[Device]:
         """As `open_device`; a device that two targets name is lent to one after the other."""
         with self._place(name, target):
             self._go_on(name)
@@ -63,7 +63,7 @@ class AtOnce:
                     self._open.add(transport)
                 try:
                     self._go_on(name)
-                    yield Device(name, target, transport)
+                    yield Device(name, target, transport, lease)
                 except TargetError as error:
                     self._go_on(name, error)
                     raise
