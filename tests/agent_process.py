@@ -15,15 +15,16 @@ import pytest
 
 from targets.agent_archive import build_agent
 
-# A runtime whose models are Python: each is executed at every inference, and doubles its input.
+# A runtime whose models are Python, in the first bytes of the file: executed at every inference; doubles its input.
 INTERPRETER = """
 import os, signal, sys, time
 import numpy as np
 
 class Interpreter:
     def __init__(self, model_path, num_threads):
+        self.path = model_path
         with open(model_path) as stream:
-            self.source = stream.read()
+            self.source = stream.read(4096)
         if self.source == "unreadable":
             raise ValueError("this is no flatbuffer")
         self.values = {}
@@ -32,12 +33,26 @@ class Interpreter:
     def get_input_details(self): return [{"name": "in", "index": 0, "shape": (1, 3), "dtype": np.float32}]
     def get_output_details(self): return [{"name": "out", "index": 1, "shape": (1, 3), "dtype": np.float32}]
     def set_tensor(self, index, value): self.values[index] = value.copy()
-    def get_tensor(self, index): return self.values[index]
+    def get_tensor(self, index): return 2 * self.values[0]
 
     def invoke(self):
-        exec(self.source)
-        self.values[1] = 2 * self.values[0]
+        if self.source:
+            exec(self.source)
 """
+
+
+def made_up_bundle(folder: Path) -> Path:
+    """A bundle of numpy and a made-up tflite-runtime (see INTERPRETER) in this folder."""
+    package = folder / "tflite_runtime"
+    if not package.exists():
+        package.mkdir(parents=True)
+        package.joinpath("__init__.py").write_text("__version__ = 'made up'\n")
+        package.joinpath("interpreter.py").write_text(INTERPRETER)
+        numpy = Path(np.__file__).parent
+        for part in (numpy, numpy.with_name("numpy.libs")):
+            if part.exists():
+                folder.joinpath(part.name).symlink_to(part)
+    return folder
 
 
 class Agent:
@@ -79,18 +94,8 @@ class Agent:
         return last
 
     def bundle(self) -> Path:
-        """A bundle of numpy and a made-up tflite-runtime (see INTERPRETER)."""
-        folder = self.folder / "bundle"
-        package = folder / "tflite_runtime"
-        if not package.exists():
-            package.mkdir(parents=True)
-            package.joinpath("__init__.py").write_text("__version__ = 'made up'\n")
-            package.joinpath("interpreter.py").write_text(INTERPRETER)
-            numpy = Path(np.__file__).parent
-            for part in (numpy, numpy.with_name("numpy.libs")):
-                if part.exists():
-                    folder.joinpath(part.name).symlink_to(part)
-        return folder
+        """Its bundle, see `made_up_bundle`."""
+        return made_up_bundle(self.folder / "bundle")
 
     def measurement(self, *steps: dict[str, Any], models: dict[str, str], **changes: Any) -> dict[str, Any]:
         """A `measure` job on the made-up runtime; `models` are the Python sources of the variants."""

@@ -1,0 +1,59 @@
+"""Small networks of a few milliseconds with seeded weights, as dense .tflite files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.models.quiet import keras_module, quiet
+from pipeline.sparse_tflite.keras_conversion import to_tflite
+
+# XNNPACK computes outputs in groups of 8 or 16: two groups of 16 more than 1024 are work that is really done.
+WIDTH, WIDER = 1024, 1056
+
+
+def beside_the_peer() -> dict[str, bytes]:
+    """Three, each of other operators and a millisecond or more: by name."""
+    return {"convolutions": _convolutions(), "depthwise": _depthwise(), "1x1 convolutions": pointwise(WIDTH)}
+
+
+def pointwise(width: int) -> bytes:
+    """1x1 convolutions over a 14 x 14 image, of which the middle one puts out `width` channels."""
+    layers = keras_module().layers
+    image = keras_module().Input(batch_shape=(1, 14, 14, 128))
+    x = image
+    for channels in (128, width, 128):
+        x = layers.Conv2D(channels, 1, activation="relu")(x)
+    return _file(image, x)
+
+
+def _convolutions() -> bytes:
+    layers = keras_module().layers
+    image = keras_module().Input(batch_shape=(1, 56, 56, 16))
+    x = image
+    for _ in range(3):
+        x = layers.Conv2D(32, 3, padding="same", activation="relu")(x)
+    return _file(image, x)
+
+
+def _depthwise() -> bytes:
+    layers = keras_module().layers
+    image = keras_module().Input(batch_shape=(1, 56, 56, 32))
+    x = image
+    for _ in range(6):
+        x = layers.DepthwiseConv2D(3, padding="same", activation="relu")(x)
+        x = layers.Conv2D(64, 1, activation="relu")(x)
+    return _file(image, x)
+
+
+def _file(image: Any, x: Any) -> bytes:
+    """The .tflite file of the network that ends with the mean of `x`; weights of variance 2 / inputs."""
+    layers = keras_module().layers
+    random = np.random.default_rng(0)
+    with quiet():
+        model = keras_module().Model(image, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+        for weight in model.weights:
+            inputs = max(1, int(np.prod(weight.shape[:-1])))
+            weight.assign(random.normal(0, np.sqrt(2 / inputs), weight.shape))
+        return to_tflite(model)
