@@ -1,7 +1,7 @@
 """Faults put into real sessions of the agent as shipped, each with the words that are to tell of it.
 
-What a processor, a firmware or a kernel says is made up (EDGEPIPE_AGENT_ROOT), as no bench may change a machine's clocks;
-the program that takes the core away is a real one beside a real model.
+What a processor, a firmware or a kernel says is made up (EDGEPIPE_AGENT_ROOT), as no bench may change a machine's
+clocks; the program that takes the core away is a real one.
 """
 
 from __future__ import annotations
@@ -58,22 +58,27 @@ HOG = "import os, sys; os.sched_setaffinity(0, [int(sys.argv[1])]); print(flush=
 
 @dataclass(frozen=True)
 class Fault:
-    """A model that does harm, and the words of the reason that must be among those given."""
+    """A model that does harm, the words of the reason that must be among those given, and the verdict that follows."""
 
     source: str
     words: str
+    state: str = "invalid"
     protocol: dict[str, Any] = field(default_factory=dict)
 
 
 FAULTS = {
     "throttle bits": Fault(UNDER_VOLTAGE, "get_throttled: 0x5"),
-    "frequency change": Fault(SLOWED, "the processor's frequency moved: 600 to 1,500 MHz", {"min_samples": 10, "max_samples": 10}),
-    "swap": Fault(SWAPPING, "the device swapped"),
+    "frequency change": Fault(
+        SLOWED,
+        "the processor's frequency moved: 600 to 1,500 MHz",
+        protocol={"min_samples": 10, "max_samples": 10},
+    ),
+    "swap": Fault(SWAPPING, "the device swapped 1,200 pages beside one of its processes", "suspect"),
     "clock skew": Fault(SKEWED, "two clocks disagree"),
     "slow warm-up": Fault(
         WARMING,
         "processes were not steady when sampling began",
-        {"warmup_runs": 20, "min_samples": 20, "max_samples": 20},
+        protocol={"warmup_runs": 20, "min_samples": 20, "max_samples": 20},
     ),
 }
 HOGGED = "other programs took its core"
@@ -82,9 +87,7 @@ HOGGED = "other programs took its core"
 def judged(device: Device, fault: Fault) -> Validity:
     """The verdict on a session of one variant in two processes, in which this fault is."""
     with kernel_that_tells(WELL) as root:
-        source = fault.source.format(
-            root=f"{root}/", throttled=THROTTLED, frequency=FREQUENCY, vmstat=VMSTAT
-        )
+        source = fault.source.format(root=f"{root}/", throttled=THROTTLED, frequency=FREQUENCY, vmstat=VMSTAT)
         fields = {"warmup_runs": 2, "min_samples": 3, "max_samples": 5} | fault.protocol
         still = {"warmup_seconds": 0, "max_warmup_seconds": 0, "min_seconds": 0, "max_seconds": 0}
         options = MeasureSection(repetitions=2, interval=0, **(still | fields))

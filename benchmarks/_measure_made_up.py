@@ -1,7 +1,6 @@
 """What is known beforehand: models that are Python, run by the agent as shipped in a made-up runtime.
 
-Such a model can map and allocate as much as it is told, do nothing at all, or do a device harm that a healthy one does not
-come to.
+Such a model can map and allocate as much as it is told, do nothing at all, or do a device harm.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from pipeline.stages.measure import Session
 from targets.device import Device
 from targets.places import state_folder
 from tests.agent_process import made_up_bundle
+
 
 @contextlib.contextmanager
 def kernel_that_tells(files: Mapping[str, str]) -> Iterator[Path]:
@@ -67,4 +67,6 @@ def measured(device: Device, sources: Mapping[str, str], options: MeasureSection
 def believed(session: Session, expected: int) -> Validity:
     """The verdict on it."""
     files = {name: Artifact("", "tflite", Path(name)) for name in session.repetitions}
-    return validity.check(judge.measurements_of(session, files, emulated=False), session.environment, expected)
+    return validity.check(
+        judge.measurements_of(session, files, emulated=False), session.environment, expected
+    )

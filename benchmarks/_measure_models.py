@@ -14,15 +14,15 @@ WIDTH, WIDER = 1024, 1056
 
 
 def beside_the_peer() -> dict[str, bytes]:
-    """Three, each of other operators and a millisecond or more: by name."""
-    return {"convolutions": _convolutions(), "depthwise": _depthwise(), "1x1 convolutions": pointwise(WIDTH)}
+    """Three of some milliseconds, each of other operators, by name; whoever copies their images loses no time by it."""
+    made = {"convolutions": _convolutions, "depthwise": _depthwise, "1x1 convolutions": _pointwise}
+    return {name: make() for name, make in made.items()}
 
 
-def pointwise(width: int) -> bytes:
-    """1x1 convolutions over a 14 x 14 image, of which the middle one puts out `width` channels."""
+def widened(width: int) -> bytes:
+    """A millisecond of 1x1 convolutions, of which the middle one puts out `width` channels."""
     layers = keras_module().layers
-    image = keras_module().Input(batch_shape=(1, 14, 14, 128))
-    x = image
+    image = x = keras_module().Input(batch_shape=(1, 14, 14, 128))
     for channels in (128, width, 128):
         x = layers.Conv2D(channels, 1, activation="relu")(x)
     return _file(image, x)
@@ -30,20 +30,26 @@ def pointwise(width: int) -> bytes:
 
 def _convolutions() -> bytes:
     layers = keras_module().layers
-    image = keras_module().Input(batch_shape=(1, 56, 56, 16))
-    x = image
-    for _ in range(3):
+    image = x = keras_module().Input(batch_shape=(1, 72, 72, 3))
+    for _ in range(5):
         x = layers.Conv2D(32, 3, padding="same", activation="relu")(x)
     return _file(image, x)
 
 
 def _depthwise() -> bytes:
     layers = keras_module().layers
-    image = keras_module().Input(batch_shape=(1, 56, 56, 32))
-    x = image
-    for _ in range(6):
+    image = x = keras_module().Input(batch_shape=(1, 64, 64, 3))
+    for _ in range(8):
         x = layers.DepthwiseConv2D(3, padding="same", activation="relu")(x)
         x = layers.Conv2D(64, 1, activation="relu")(x)
+    return _file(image, x)
+
+
+def _pointwise() -> bytes:
+    layers = keras_module().layers
+    image = x = keras_module().Input(batch_shape=(1, 28, 28, 3))
+    for channels in (128, 512, 128, 512, 128):
+        x = layers.Conv2D(channels, 1, activation="relu")(x)
     return _file(image, x)
 
 

@@ -29,7 +29,7 @@ def environment() -> Path:
 
 
 def median_ms(programs: Path, model: Path, runs: int) -> float:
-    """What one process of it tells of a model, to a hundredth of a millisecond. Raises `RuntimeError` where it fails."""
+    """What one process of it tells of a model, in hundredths of a millisecond. Raises `RuntimeError` if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
         command = [programs / "litert-benchmark", "--model", model, "--result_json", result, *ARGUMENTS]

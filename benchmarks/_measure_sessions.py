@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,9 +72,6 @@ class Ready:
                 name: [float(np.median(each.samples_ns)) for each in one.repetitions]
                 for name, one in measured.items()
             },
-            "overhead_ns": max(
-                each.clock["overhead_ns"] for one in measured.values() for each in one.repetitions
-            ),
             "ratio": ratio(others[0], first).model_dump() if others else None,
         }
 
@@ -95,15 +95,21 @@ def ready(device: Device, models: Mapping[str, bytes]) -> Ready:
 
 
 def gathered(part: str, count: int, once: Callable[[int], dict[str, Any]]) -> list[dict[str, Any]]:
-    """`once` called with 0, 1, ...: until so many of what it returns may be compared, which what is `invalid` may not; at
-    most twice as often. What was measured by this code before is taken from the state folder.
+    """What `once`, called with 0, 1, ..., returns, until `count` of it may be compared, which `invalid` ones may not;
+    at most twice as often. What was measured by the same code before is taken from the state folder.
     """
-    made_by, found, compared = code("device_agents", "pipeline/measurement"), [], 0
+    made_by, found, compared = f"{code('device_agents', 'pipeline/measurement')} {_own()}", [], 0
     with Progress().step(part) as say:
         while compared < count and len(found) < 2 * count:
             number = len(found)
-            found.append(remembered("measure", f"{made_by} {part} {number}", lambda: once(number)))
+            found.append(remembered("measure", f"{made_by} {part} {number}", partial(once, number)))
             compared += found[-1].get("state") != "invalid"
             if len(found) % TOLD_EVERY == 0:
                 say(f"{compared} of {count}")
     return found
+
+
+def _own() -> str:
+    """A digest of what is measured here, and how."""
+    files = sorted(Path(__file__).parent.glob("_measure_*.py"))
+    return hashlib.sha256(b"".join(each.read_bytes() for each in files)).hexdigest()[:16]

@@ -58,7 +58,7 @@ def allowed(times: int) -> float:
 
 def overhead_ns(device: Device) -> list[float]:
     """What the agent reports for an inference that does nothing, the median of each process: all of it is its own."""
-    session = measured(device, {"nothing": ""}, _quick(repetitions=10, min_samples=1000))
+    session = measured(device, {"nothing": ""}, _quick(repetitions=6, min_samples=1000))
     return [float(np.median(each.samples_ns)) for each in session.repetitions["nothing"]]
 
 

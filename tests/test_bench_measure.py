@@ -1,0 +1,94 @@
+"""A share of the bench of the agent's numbers: what is known beforehand, and that its sessions give the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import measure
+from benchmarks._measure_models import WIDER, WIDTH, widened
+from benchmarks._measure_sessions import ready, this_machine
+from targets.device import Device
+
+
+@pytest.fixture
+def device(home: Path) -> Iterator[Device]:
+    with this_machine() as found:
+        yield found
+
+
+def test_memory_is_the_truth(device: Device) -> None:
+    rows = measure.memory(device)
+    assert len(rows) == 4
+    assert all(row.held for row in rows), rows
+
+
+def test_what_the_agent_adds_is_told(device: Device) -> None:
+    assert "ns in the median of 6 processes" in measure.overhead(device).found
+
+
+def test_sessions_give_their_rows(device: Device) -> None:
+    pair = ready(device, {"plain": widened(WIDTH), "wider": widened(WIDER)})
+    slower = [measure.slowdown(pair, 2)]
+    assert list(slower[0]["medians_ns"]) == ["plain", "wider"]
+    assert all(len(each) == 2 for each in slower[0]["medians_ns"].values())
+    # A machine with other work to do may make any session invalid: these rows are of what was not.
+    believed = [{**each, "state": "valid"} for each in (*measure.same_file(pair, 1)[:1], *slower)]
+    assert "of 1 (" in measure.same_row(believed[:1]).found
+    assert "of 1 sessions" in measure.slower_row(believed[1:], slower[0]).found
+
+
+def session(change: float, state: str = "valid", reasons: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What is kept of one in which `again` took so much longer, as a share, give or take 1 %."""
+    ratio = {"value": 1 + change, "low": 0.99 + change, "high": 1.01 + change}
+    medians = {"model": [1e6, 1e6], "again": [1e6 * (1 + change), 1e6 * (1.02 + change)]}
+    return {"state": state, "reasons": list(reasons), "medians_ns": medians, "ratio": ratio}
+
+
+def test_intervals_that_always_hold_are_too_wide_and_those_that_miss_too_narrow() -> None:
+    good, bad, invalid = session(0.0), session(0.02), session(0.5, "invalid")
+    assert measure.same_row([good] * 95 + [bad] * 5 + [invalid]).held
+    assert not measure.same_row([good] * 100).held
+    assert not measure.same_row([good] * 90 + [bad] * 10).held
+
+
+def test_a_slowdown_is_found_or_not() -> None:
+    found, missed = session(0.03), session(0.005)
+    assert measure.slower_row([found] * 19 + [missed], found).held
+    assert not measure.slower_row([found] * 18 + [missed] * 2, found).held
+
+
+def test_the_spread_is_that_of_the_pairs() -> None:
+    expected = np.std(np.log([1.0, 1.02]), ddof=1)
+    assert measure.spread_row([session(0.0)] * 3).found == f"{expected:.2%}"
+
+
+def test_clean_sessions_that_are_marked_are_counted_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    marked = session(0, "suspect", ("again: 1 of 2 processes were not steady", "times drifted by +7%"))
+    assert measure.clean_row([session(0)] * 49 + [marked]).held
+    assert not measure.clean_row([session(0)] * 48 + [marked] * 2).held
+    assert "2 x # of # processes were not steady" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("share", "noise", "held"), [(1.0, 0.01, True), (1.02, 0.01, False), (1.0, 0.2, False)]
+)
+def test_beside_the_peer_the_interval_must_hold_1_and_be_narrow(
+    share: float, noise: float, held: bool
+) -> None:
+    random = np.random.default_rng(0)
+    sessions = [
+        {
+            "ours": {
+                name: {"medians_ns": {"model": [share * 5e6 * np.exp(noise * random.normal())] * 2}}
+                for name in "ab"
+            },
+            "theirs": {name: [5.0, 5.0] for name in "ab"},
+        }
+        for _ in range(40)
+    ]
+    assert measure.peer_row(sessions).held is held
