@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, insert, text, update
+from sqlalchemy import Connection, delete, insert, inspect, text, update
 
 from pipeline import result as results
 from pipeline.cli import app
@@ -25,8 +25,9 @@ from pipeline.history.export import check, export
 from pipeline.history.prune import prune
 from pipeline.history.read import Filter, repetitions_of, rows
 from pipeline.history.record import measurement_id, record
-from pipeline.history.tables import HISTORY, prunings, raw_samples, schema_version
-from pipeline.result import Result
+from pipeline.history.tables import HISTORY, nights, prunings, raw_samples, schema_version
+from pipeline.measurement.validity import Validity
+from pipeline.result import InvalidSession, Result
 from tests.postgres import new_database, server
 from tests.results_for_tests import make_failed_target, make_result, with_targets
 
@@ -113,6 +114,50 @@ def test_rows_come_in_the_order_of_time_and_filtered(url: str) -> None:
         "run-2",
     ]
     assert listed(url, Filter(plan="another")) == []
+
+
+def test_invalid_sessions_are_kept_as_such_beside_the_one_that_counts(url: str) -> None:
+    run = small()
+    target = run.targets["local"]
+    taken_again = InvalidSession(
+        validity=Validity(state="invalid", reasons=("the clock stood still",)),
+        environment={"before": {"board": "another"}},
+        measurements=dict(target.measurements),
+    )
+    twice = target.model_copy(update={"invalid_sessions": (taken_again, taken_again)})
+    run = run.model_copy(update={"targets": {"local": twice}})
+    assert [record(run, url), record(run, url)] == [9, 0]
+    found = listed(url)
+    assert sorted(row["validity"] for row in found) == sorted(
+        ["invalid"] * 6 + [run.targets["local"].validity.state] * 3
+    )
+    for row in found:
+        invalid = row["validity"] == "invalid"
+        assert (row["p50_ms"] is None, row["environment"] == taken_again.environment) == (invalid, invalid)
+        assert row["raw"] and row["digest"] == target.measurements[row["variant"]].digest
+
+
+def test_a_history_of_version_1_becomes_one_of_today(url: str) -> None:
+    with writing(url) as connection:
+        new = _columns(connection)
+        for table in ("nights", "baselines"):
+            connection.execute(text(f"DROP TABLE {table}"))
+        connection.execute(update(schema_version).values(version=1))
+    with writing(url) as connection:
+        assert _columns(connection) == new and migrations.version_of(connection) == migrations.VERSION
+        connection.execute(insert(nights).values(id="1", name="n", created="", exit_code=0, document="{}"))
+    with pytest.raises(UserError, match="append-only"), writing(url) as connection:
+        connection.execute(delete(nights))
+
+
+def _columns(connection: Connection) -> dict[str, list[str]]:
+    seen = inspect(connection)
+    return {
+        table: [
+            f"{column['name']} {column['type']} {column['nullable']}" for column in seen.get_columns(table)
+        ]
+        for table in sorted(seen.get_table_names())
+    }
 
 
 @pytest.mark.parametrize("table", ["runs", "measurements", "prunings"])

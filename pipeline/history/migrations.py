@@ -10,9 +10,25 @@ from sqlalchemy import Connection, MetaData, Table, insert, inspect, select, tex
 from pipeline.errors import UserError
 from pipeline.history.tables import APPEND_ONLY, HISTORY, schema_version
 
-VERSION = 1
+VERSION = 2
+
+
+def _nights_and_baselines(connection: Connection) -> None:
+    """Version 2: the nights that were judged, and which baselines were accepted."""
+    for statement in (
+        "CREATE TABLE nights (id VARCHAR(128) NOT NULL PRIMARY KEY, name VARCHAR(64) NOT NULL, "
+        "created VARCHAR(32) NOT NULL, exit_code INTEGER NOT NULL, document TEXT NOT NULL)",
+        "CREATE TABLE baselines (id VARCHAR(64) NOT NULL PRIMARY KEY, at VARCHAR(32) NOT NULL, "
+        "name VARCHAR(64) NOT NULL, plan VARCHAR(64) NOT NULL, target VARCHAR(128) NOT NULL, "
+        "run VARCHAR(128) NOT NULL, digest VARCHAR(64) NOT NULL, canary VARCHAR(64) NOT NULL, "
+        "owner VARCHAR(128) NOT NULL, reason TEXT NOT NULL)",
+        *_guards(connection.dialect.name, dict.fromkeys(("nights", "baselines"), ("UPDATE", "DELETE"))),
+    ):
+        connection.execute(text(statement))
+
+
 # To each version from the one before. A new history is made from `tables` at once, so that a step is never changed.
-STEPS: dict[int, Callable[[Connection], None]] = {}
+STEPS: dict[int, Callable[[Connection], None]] = {2: _nights_and_baselines}
 # "edgepipe", as a number: PostgreSQL's lock while the tables are changed.
 LOCK = 0x6564676570697065
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Table
@@ -19,25 +20,35 @@ from pipeline.result import Result, TargetResult
 
 
 def record(result: Result, url: str | None = None) -> int:
-    """Add every measurement of a run that has repetitions; returns how many were new.
+    """Add every measurement of a run that has repetitions, those of invalid sessions, too; returns how many were new.
 
     `url` is the database, by default `default_url()`. What is there already stays as it is, so that a run may be
     recorded again, or while its targets come in. Raises `UserError` where the database cannot be had.
     """
     rows = [
-        (name, target, measurement)
+        _row(result, name, session, measurement, *number)
         for name, target in result.targets.items()
-        for measurement in target.measurements.values()
+        for number, session in _sessions(target)
+        for measurement in session.measurements.values()
         if measurement.repetitions
     ]
     with writing(url) as connection:
         _add(connection, runs, _run_row(result))
-        return sum(_add_measurement(connection, result, *row) for row in rows)
+        return sum(_add_measurement(connection, *row) for row in rows)
 
 
-def measurement_id(run: str, target: str, variant: str) -> str:
-    """One and the same whenever and wherever that measurement is recorded."""
-    return hashlib.sha256(canonical_json([run, target, variant])).hexdigest()
+def measurement_id(run: str, target: str, variant: str, *invalid_session: int) -> str:
+    """One and the same whenever and wherever that measurement is recorded; that of a session which was taken again has
+    that session's number, from 0."""
+    return hashlib.sha256(canonical_json([run, target, variant, *invalid_session])).hexdigest()
+
+
+def _sessions(target: TargetResult) -> Iterator[tuple[tuple[int, ...], TargetResult]]:
+    """The session that counts, and each that was taken again, as if it were the target's only one."""
+    yield (), target
+    for number, session in enumerate(target.invalid_sessions):
+        fields = {name: getattr(session, name) for name in ("validity", "environment", "measurements")}
+        yield (number,), target.model_copy(update={**fields, "summaries": {}})
 
 
 def packed(repetitions: tuple[Repetition, ...]) -> bytes:
@@ -56,10 +67,7 @@ def documents_in(content: bytes) -> list[dict[str, Any]]:
     return list(json.loads(zlib.decompress(content)))
 
 
-def _add_measurement(
-    connection: Connection, result: Result, name: str, target: TargetResult, measurement: Measurement
-) -> bool:
-    row = _row(result, name, target, measurement)
+def _add_measurement(connection: Connection, row: dict[str, Any], measurement: Measurement) -> bool:
     if not _add(connection, measurements, row):
         return False
     content = packed(measurement.repetitions)
@@ -90,10 +98,12 @@ def _run_row(result: Result) -> dict[str, Any]:
     }
 
 
-def _row(result: Result, name: str, target: TargetResult, measurement: Measurement) -> dict[str, Any]:
+def _row(
+    result: Result, name: str, target: TargetResult, measurement: Measurement, *number: int
+) -> tuple[dict[str, Any], Measurement]:
     identity, variant = series.identity(target), measurement.variant
     row: dict[str, Any] = {
-        "id": measurement_id(result.id, name, variant),
+        "id": measurement_id(result.id, name, variant, *number),
         "run": result.id,
         "started": target.started or result.created,
         "plan": result.name,
@@ -115,4 +125,4 @@ def _row(result: Result, name: str, target: TargetResult, measurement: Measureme
         row["peak_memory_bytes"] = summary.peak_memory_bytes
     if target.encoded and variant in target.encoded.variants:
         row["file_bytes"] = target.encoded.variants[variant].bytes
-    return row
+    return row, measurement

@@ -80,5 +80,32 @@ prunings = Table(
     Column("measurements", Integer, nullable=False),
 )
 
+# Every night that was judged, its document whole; `name` is the nightly file's.
+nights = Table(
+    "nights",
+    HISTORY,
+    Column("id", String(128), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("created", String(32), nullable=False),
+    Column("exit_code", Integer, nullable=False),
+    Column("document", Text, nullable=False),
+)
+
+# Which file became the baseline of a series when, by whom and why; `run` is where it was measured.
+baselines = Table(
+    "baselines",
+    HISTORY,
+    Column("id", String(64), primary_key=True),
+    Column("at", String(32), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("plan", String(64), nullable=False),
+    Column("target", String(128), nullable=False),
+    Column("run", String(128), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("canary", String(64), nullable=False),
+    Column("owner", String(128), nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
 # What a row of these says was so then: it is never changed nor removed.
-APPEND_ONLY = ("runs", "measurements", "prunings")
+APPEND_ONLY = ("runs", "measurements", "prunings", "nights", "baselines")
