@@ -55,10 +55,10 @@ def read_target(name: str, plan_folder: Path | None = None, host: str = "") -> T
     return read_yaml(path, target_model(), overrides=_host_overrides(host))
 
 
-def target_files() -> dict[str, Path]:
+def target_files(plan_folder: Path | None = None) -> dict[str, Path]:
     """Name and file of every target there is; of two with one name, the one that `read_target` takes."""
     found: dict[str, Path] = {}
-    for folder in [Path(), *package_folders()]:
+    for folder in [Path(), *([plan_folder] if plan_folder else []), *package_folders()]:
         for path in (folder / "targets").glob("*.yaml"):
             found.setdefault(path.stem, path)
     return dict(sorted(found.items()))

@@ -53,6 +53,9 @@ class TargetBase(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     description: str = ""
+    tags: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], ...] = Field(
+        (), description="what a nightly file may call it by, together with others"
+    )
     transport: Annotated[str, AfterValidator(_is_transport)]
     python: str | None = Field(
         None, min_length=1, description="the device's Python, 3.9 or later; null: the transport's usual one"
