@@ -103,6 +103,16 @@ class Store:
         """Keep a JSON value."""
         return self.put("json", canonical_json(value))
 
+    def get(self, kind: str, digest: str) -> Artifact | None:
+        """What is kept under this digest, verified; None when it is missing or damaged."""
+        artifact = self._artifact(digest, kind)
+        try:
+            whole = file_digest(artifact.path) == digest
+            os.utime(artifact.path)
+        except OSError:
+            return None
+        return artifact if whole else None
+
     def find(self, stage: str, key: str) -> dict[str, Artifact] | None:
         """What `stage` made under `key`, each file verified; None when any of it is missing or damaged."""
         record = self._record(stage, key)
@@ -158,6 +168,10 @@ class Store:
             path.unlink(missing_ok=True)
             removed += status.st_size
         return removed
+
+    def path_of(self, kind: str, digest: str) -> Path:
+        """Where a file lies, if it is there."""
+        return self._artifact(digest, kind).path
 
     def _artifact(self, digest: str, kind: str) -> Artifact:
         return Artifact(digest, kind, self.root / "objects" / digest[:2] / f"{digest}{ENDINGS[kind]}")

@@ -53,6 +53,11 @@ class AtOnce:
         if failed:
             raise failed[0]
 
+    @property
+    def given_up(self) -> bool:
+        """Was the caller interrupted? Then nothing new is to be begun."""
+        return self._given_up
+
     @contextlib.contextmanager
     def device(self, name: str, target: TargetBase, lease: Lease | None = None) -> Iterator[Device]:
         """As `open_device`; a device that two targets name is lent to one after the other."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import commands, locate
+from pipeline.commands_farm import baseline, nightly
 from pipeline.commands_history import history
 from pipeline.commands_targets import accept, targets
 from pipeline.entry import guarded
@@ -31,6 +32,8 @@ app.add_typer(devices, name="devices")
 app.add_typer(targets, name="targets")
 app.add_typer(history, name="history")
 app.command("acceptance")(accept)
+app.command("nightly")(nightly)
+app.add_typer(baseline, name="baseline")
 
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")

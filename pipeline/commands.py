@@ -113,15 +113,19 @@ def _enter_history(found: Result, progress: Progress) -> None:
         progress.line(f"not in the history: {error}\nlater: edgepipe history add runs/{found.id}")
 
 
+def _cache(plan: PlanBase) -> contextlib.AbstractContextManager[Store]:
+    return cache_of(plan.store.max_mebibytes)
+
+
 @contextlib.contextmanager
-def _cache(plan: PlanBase) -> Iterator[Store]:
+def cache_of(max_mebibytes: int) -> Iterator[Store]:
     """The store, held against eviction; brought under its cap in the end."""
     cache = store()
     try:
         with cache.in_use():
             yield cache
     finally:
-        cache.shrink(plan.store.max_mebibytes << 20)
+        cache.shrink(max_mebibytes << 20)
 
 
 def prune(

@@ -51,8 +51,8 @@ def run(
     # A folder that takes no result is better known now than after measuring.
     runs.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=runs).close()
-    found = _new_result(plan)
-    suits, unreachable = _check_reachable(targets, progress)
+    found = new_result(plan)
+    suits, unreachable = check_reachable(targets, progress)
     found = found.model_copy(update={"targets": unreachable})
 
     def finish(found: Result) -> Result:
@@ -63,7 +63,7 @@ def run(
     if not suits:
         return finish(found)
     host = engine.run_host_stages(plan, folder, store, progress)
-    found = found.model_copy(update={"stages": tuple(host.records), "model": _model_result(plan, host)})
+    found = found.model_copy(update={"stages": tuple(host.records), "model": model_result(plan, host)})
     jobs = [Job(name, targets[name], plan, host, suit) for name, suit in suits.items()]
     # Before any device is sent anything: a refusal is better known now than after others were measured.
     refused = _encode(jobs, store, progress)
@@ -122,7 +122,8 @@ def _encode(jobs: Sequence[Job], store: Store, progress: Progress) -> dict[str, 
     return refused
 
 
-def _new_result(plan: PlanBase) -> Result:
+def new_result(plan: PlanBase) -> Result:
+    """A run that begins now."""
     created = now()
     return Result(
         id=f"{re.sub('[-:Z]', '', created).replace('T', '-')}-{plan.name}-{uuid.uuid4().hex[:6]}",
@@ -147,7 +148,7 @@ def _finish(found: Result, runs: Path) -> Result:
     return found
 
 
-def _check_reachable(
+def check_reachable(
     targets: Mapping[str, TargetBase], progress: Progress
 ) -> tuple[dict[str, Suit | None], dict[str, TargetResult]]:
     """What the files of each target that answers are to suit (None: all runtimes), and the results of the others."""
@@ -210,7 +211,8 @@ def has_rules(runtime: str) -> bool:
     return True
 
 
-def _model_result(plan: PlanBase, host: HostRun) -> ModelResult:
+def model_result(plan: PlanBase, host: HostRun) -> ModelResult:
+    """The model on the host, before and after."""
     pruned = host.report("prune")
     return ModelResult(
         metric=plan.metric.title,

@@ -12,6 +12,7 @@ from pipeline.artifacts import Artifact
 from pipeline.at_once import AtOnce
 from pipeline.engine import HostRun
 from pipeline.errors import ExitCode, UserError
+from pipeline.measurement.measurement import Measurement
 from pipeline.models.data import load_samples
 from pipeline.models.samples import at_key
 from pipeline.plan import PlanBase
@@ -33,6 +34,11 @@ class Job:
     plan: PlanBase
     host: HostRun
     suit: Suit | None
+
+    @property
+    def label(self) -> str:
+        """What its progress is told under."""
+        return self.name
 
     @property
     def encoded(self) -> dict[str, Artifact]:
@@ -57,23 +63,30 @@ def run_target(
     target = job.target
     known.update(settings=settings(target), started=now())
     try:
-        known["encoded"] = _encoded_result(job)
+        known["encoded"] = encoded_result(job)
         with at_once.device(job.name, target) as device:
-            known["device"] = device.probe.model_dump(mode="json", exclude={"agent", "free_kib", "features"})
-            # Two that work on this machine at once would measure each other.
-            here = target.emulated or target.transport == "local"
-            with at_once.this_machine if here else contextlib.nullcontext():
-                deployed = _deploy(device, job, progress, known)
-                session = _measure(device, deployed, job, progress, known)
+            deployed, session = take_turns(device, job, at_once, progress, known)
             with at_once.this_machine:
                 _judge(device, session, job, known)
             if known["exit_code"] == ExitCode.PASS:
-                with _timed("install", known), progress.step(f"{job.name}: install"):
+                with _timed("install", known), progress.step(f"{job.label}: install"):
                     known["installed"] = _install(device, job, known, run_id, deployed, session)
     except (TargetError, UserError) as error:
         code = ExitCode.DEVICE if isinstance(error, TargetError) else ExitCode.USER
         return failed(target, str(error), code, known)
     return TargetResult(emulated=target.emulated, transport=target.transport, **known)
+
+
+def take_turns(
+    device: Device, job: Job, at_once: AtOnce, progress: Progress, known: dict[str, Any]
+) -> tuple[deploy.Deployed, measure.Session]:
+    """The job's variants measured in one session, which `known` holds then, as far as it came. Raises `TargetError`."""
+    known["device"] = device.probe.model_dump(mode="json", exclude={"agent", "free_kib", "features"})
+    # Two that work on this machine at once would measure each other.
+    here = job.target.emulated or job.target.transport == "local"
+    with at_once.this_machine if here else contextlib.nullcontext():
+        deployed = _deploy(device, job, progress, known)
+        return deployed, _measure(device, deployed, job, progress, known)
 
 
 def failed(target: TargetBase, error: str, code: ExitCode, known: Mapping[str, Any]) -> TargetResult:
@@ -101,7 +114,8 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _encoded_result(job: Job) -> Encoded:
+def encoded_result(job: Job) -> Encoded:
+    """What the result tells of a job's files."""
     report, (runtime, core) = job.report, job.suit or (None, None)
     return Encoded(
         runtime=runtime,
@@ -120,7 +134,7 @@ def _encoded_result(job: Job) -> Encoded:
 def _deploy(device: Device, job: Job, progress: Progress, known: dict[str, Any]) -> deploy.Deployed:
     """Runtime, models and inputs are on the device."""
     converted = job.host.outputs["convert"]
-    with _timed("deploy", known), progress.step(f"{job.name}: deploy") as say:
+    with _timed("deploy", known), progress.step(f"{job.label}: deploy") as say:
         evaluation = at_key("inputs", converted)
         assert evaluation is not None
         deployed = deploy.run(device, job.variants, evaluation, say)
@@ -143,7 +157,7 @@ def _measure(
 ) -> measure.Session:
     """What the device said; `known` holds it also where it broke off."""
     try:
-        with _timed("measure", known), progress.step(f"{job.name}: measure") as say:
+        with _timed("measure", known), progress.step(f"{job.label}: measure") as say:
             for attempt in attempts.run(job.plan.measure, device, deployed, job.variants, say):
                 _put_aside(known)
                 session = attempt.session
@@ -169,14 +183,18 @@ def _put_aside(known: dict[str, Any]) -> None:
 
 def _judge(device: Device, session: measure.Session, job: Job, known: dict[str, Any]) -> None:
     """What follows from what the device said."""
-    plan, host, variants = job.plan, job.host, job.variants
-    truth = load_samples("targets", host.outputs["data"])
-    measurements = judge.with_metric(
-        known["measurements"], session, plan.metric.source, host.files.metric, truth, plan.metric.output
-    )
-    sizes = {variant: artifact.path.stat().st_size for variant, artifact in variants.items()}
+    plan, measurements = job.plan, with_metric(session, job, known)
+    sizes = {variant: artifact.path.stat().st_size for variant, artifact in job.variants.items()}
     quantum = job.report["quantum"]
     known.update(judge.run(plan, session, measurements, sizes, device.target.emulated, quantum))
+
+
+def with_metric(session: measure.Session, job: Job, known: Mapping[str, Any]) -> dict[str, Measurement]:
+    """The session's measurements with the metric of what the device answered."""
+    metric, truth = job.plan.metric, load_samples("targets", job.host.outputs["data"])
+    return judge.with_metric(
+        known["measurements"], session, metric.source, job.host.files.metric, truth, metric.output
+    )
 
 
 @contextlib.contextmanager

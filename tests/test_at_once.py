@@ -137,7 +137,7 @@ def test_a_passphrase_is_asked_by_the_main_thread_and_once(
         for stream_name in ("stdin", "stderr"):
             monkeypatch.setattr(getattr(sys, stream_name), "isatty", lambda: True, raising=False)
         targets = {name: target(tmp_path / name, options) for name in ("a", "b")}
-        suits, unreachable = deployment._check_reachable(targets, Progress(quiet=True))
+        suits, unreachable = deployment.check_reachable(targets, Progress(quiet=True))
     assert unreachable == {} and sorted(suits) == ["a", "b"]
     assert asked == [threading.main_thread()]
 

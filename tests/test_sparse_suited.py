@@ -238,7 +238,7 @@ def test_a_target_whose_runtime_lacks_an_operator_is_sent_nothing(
 
     def run(*names: str) -> Any:
         reached = {name: suits[name] for name in names}, {}
-        monkeypatch.setattr(deployment, "_check_reachable", lambda *_: reached)
+        monkeypatch.setattr(deployment, "check_reachable", lambda *_: reached)
         targets = dict.fromkeys(names, locate.read_target("rpi4"))
         return deployment.run(plan, folder, targets, store, tmp_path / "runs", Progress(quiet=True))
 

@@ -24,7 +24,7 @@ VALUE = '{digest: "aa", owner: "ana"}'
         ("pins:\n    z: 2  # last\n\n# end\nx: 1\n", "pins:\n    z: 2  # last\n    a/b: 1\n\n# end\nx: 1\n"),
         ("pins:\n  a/b: 9  # old\n  z: 2\n", "pins:\n  a/b: 1  # old\n  z: 2\n"),
         ("pins:\n  z: 2", "pins:\n  z: 2\n  a/b: 1\n"),
-        ("pins:\n  a/b:\n    d: 1  # d\n\n# x\nx: 1\n", "pins:\n  a/b: 1  # d\n\n# x\nx: 1\n"),
+        ("pins:\n  a/b:\n    d: 1  # d\n\n# x\nx: 1\n", "pins:\n  a/b:\n    1  # d\n\n# x\nx: 1\n"),
         ("pins:\n  z:\n    - d  # d\n# x\nx: 1\n", "pins:\n  z:\n    - d  # d\n  a/b: 1\n# x\nx: 1\n"),
         ("pins: {a/b: 3, z: 2}\n", "pins: {a/b: 1, z: 2}\n"),
     ],

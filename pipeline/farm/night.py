@@ -36,6 +36,7 @@ class NightJob(Record):
     `run` is its id in the history, `folder` where its result lies, relative to the night's; `reruns` are the folders of
     what was measured anew. `variants` are the candidate, the baseline, the baseline `again` and the canary.
     `baseline_owner` accepted the baseline; null where none was accepted yet, and the candidate stood in for it.
+    `plan_file` is what the nightly file calls the plan, `tag` the one by which it found the target, if by any.
     `device` is what was found there, `environment` its state before the session. `judged` are the metrics that count.
     """
 
@@ -43,6 +44,8 @@ class NightJob(Record):
     target: str
     ended: Literal["done", "missing"]
     reason: str = ""
+    plan_file: str = ""
+    tag: str = ""
     run: str | None = None
     folder: str | None = None
     reruns: tuple[str, ...] = ()

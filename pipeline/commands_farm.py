@@ -1,0 +1,119 @@
+"""`edgepipe nightly` and `edgepipe baseline`: a farm's night, and what it is held against."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.errors import UserError
+from pipeline.output import show
+from pipeline.progress import Progress
+
+if TYPE_CHECKING:
+    from pipeline.farm.night import Night
+
+baseline = typer.Typer(
+    help="What a night's candidates are held against: accept a file, list what was accepted.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+RUNS = Path("runs")
+LATEST = "latest-night"
+
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")
+]
+Url = Annotated[
+    str,
+    typer.Option(
+        "--history", help="Its database, instead of $EDGEPIPE_HISTORY: sqlite:///FILE or postgresql://..."
+    ),
+]
+
+
+def nightly(
+    file: Annotated[Path, typer.Argument(help="The nightly file.")] = Path("nightly.yaml"),
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Measure plans on targets beside their baselines, and judge. Exit code 0 is green; 1 an alarm, or missing data."""
+    from pipeline import commands
+    from pipeline.farm import nightly_file
+    from pipeline.farm.nightly import Nightly
+    from pipeline.reports import night_summary
+
+    read, progress = nightly_file.read(file), Progress()
+    caps = [entry.plan.store.max_mebibytes for entry in read.entries.values()]
+    with commands.cache_of(max(caps)) as cache:
+        night = Nightly(read, cache, RUNS, url or None, progress)
+        found = night.run()
+    _write(found, night.folder, url, progress)
+    where = f"{RUNS / found.id}: summary.txt, night.json, junit.xml"
+    show(found.model_dump(mode="json"), as_json, night_summary.summary(found), where)
+    raise typer.Exit(found.exit_code)
+
+
+def _write(found: Night, folder: Path, url: str, progress: Progress) -> None:
+    """The night's documents, `runs/latest-night`, and the history."""
+    from pipeline import atomic
+    from pipeline.farm import attendance, night
+    from pipeline.reports import junit, night_summary
+
+    night.save(found, folder)
+    atomic.write(folder / "junit.xml", junit.render(found))
+    atomic.write(folder / "summary.txt", night_summary.as_text(found).encode())
+    atomic.point(RUNS / LATEST, found.id)
+    try:
+        attendance.remember(found, url or None)
+    except UserError as error:
+        progress.line(f"not in the history: {error}")
+
+
+@baseline.command("accept")
+def accept(
+    run: Annotated[Path, typer.Argument(help="A night's or a deploy's folder: runs/latest-night.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why this is what later nights are held against.")],
+    file: Annotated[Path, typer.Option("--file", "-f", help="The nightly file.")] = Path("nightly.yaml"),
+    plan: Annotated[str, typer.Option("--plan", help="Only of the plan of this name.")] = "",
+    target: Annotated[str, typer.Option("--target", "-t", help="Only of this target.")] = "",
+    owner: Annotated[str, typer.Option("--owner", help="Who stands for it; you, if not given.")] = "",
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Make what a run measured the baseline: its digests go into the nightly file, the reason into the history."""
+    from pipeline import commands
+    from pipeline.farm import nightly_file, pins
+
+    if not reason.strip():
+        raise UserError("--reason: expected a sentence, received nothing")
+    read = nightly_file.read(file)
+    chosen = [
+        each for each in pins.candidates(run, read) if plan in ("", each.plan) and target in ("", each.target)
+    ]
+    if not chosen:
+        raise UserError(f"{run}: has nothing of plan {plan or '(any)'} on target {target or '(any)'}")
+    who = owner or getpass.getuser()
+    with commands.store().in_use() as cache:
+        pins.accept(chosen, read, who, reason.strip(), cache, url or None)
+    lines = [f"{each.series}: {each.digest[:12]} of run {each.run}, accepted by {who}" for each in chosen]
+    told = [
+        {"plan": each.plan, "target": each.target, "run": each.run, "digest": each.digest} for each in chosen
+    ]
+    show(told, as_json, *lines, f"written into {file}, to be kept with your sources")
+
+
+@baseline.command("list")
+def list_accepted(url: Url = "", as_json: Json = False) -> None:
+    """Say what was accepted when, by whom and why, the newest last."""
+    from pipeline.farm import pins
+
+    found = pins.accepted(url or None)
+    lines = [
+        f"{row['at'][:16].replace('T', ' ')}  {row['plan']}/{row['target']}  {row['digest'][:12]}  "
+        f"{row['owner']}: {row['reason']}"
+        for row in found
+    ]
+    show(found, as_json, *lines or ["nothing was accepted yet"])

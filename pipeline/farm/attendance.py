@@ -1,0 +1,54 @@
+"""The nights that were, and which series of the last one have vanished: missing data is an alarm."""
+
+from __future__ import annotations
+
+from sqlalchemy import insert, select
+
+from pipeline.farm.night import Night, NightJob
+from pipeline.farm.nightly_file import NightlyFile
+from pipeline.history.database import reading, writing
+from pipeline.history.tables import nights
+
+
+def remember(found: Night, url: str | None) -> None:
+    """Enter a night. Raises `UserError` where the history cannot be had."""
+    row = {
+        "id": found.id,
+        "name": found.nightly,
+        "created": found.created,
+        "exit_code": found.exit_code,
+        "document": found.model_dump_json(),
+    }
+    with writing(url) as connection:
+        connection.execute(insert(nights).values(row))
+
+
+def last(name: str, url: str | None) -> Night | None:
+    """The last night of a nightly file's name; None before the first. Raises `UserError`."""
+    newest = select(nights.c.document).where(nights.c.name == name)
+    newest = newest.order_by(nights.c.created.desc(), nights.c.id.desc()).limit(1)
+    with reading(url) as connection:
+        document = connection.execute(newest).scalar_one_or_none()
+    return None if document is None else Night.model_validate_json(document)
+
+
+def vanished(nightly: NightlyFile, before: Night | None) -> list[tuple[NightJob, str]]:
+    """The jobs of the night before that nobody took out of the nightly file and that are not there any more; why.
+
+    They are told every night until the file names them under `retired`.
+    """
+    found = []
+    for job in before.jobs if before else ():
+        series = f"{job.plan}/{job.target}"
+        if not {job.plan, job.target, series} & set(nightly.says.retired) and (why := _why(job, nightly)):
+            found.append((job, f"{why}; if that is meant, write retired: [{series}]"))
+    return found
+
+
+def _why(job: NightJob, nightly: NightlyFile) -> str | None:
+    if job.plan not in nightly.entries:
+        files = {entry.listed.plan for entry in nightly.entries.values()}
+        return f"{job.plan_file} is no longer a plan of this name" if job.plan_file in files else None
+    if job.target in nightly.places or job.tag not in nightly.says.tags:
+        return None
+    return nightly.unreadable.get(job.target, f"no target of this name has the tag {job.tag} any more")

@@ -1,0 +1,145 @@
+"""Baselines and canaries: files pinned by their digests, kept for good, and accepted by somebody for a reason."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sqlalchemy import insert, select
+
+from pipeline import atomic, result
+from pipeline.artifacts import Artifact, Store, canonical_json
+from pipeline.errors import UserError
+from pipeline.farm import night
+from pipeline.farm.nightly_file import NightlyFile
+from pipeline.history.database import reading, writing
+from pipeline.history.tables import baselines
+from pipeline.one_target import now
+from pipeline.yaml_edit import set_entries
+from targets.places import state_folder
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """A file of a run that becomes the baseline of a series; `canary` is the one that series has from then on."""
+
+    plan: str
+    target: str
+    run: str
+    digest: str
+    canary: str
+
+    @property
+    def series(self) -> str:
+        return f"{self.plan}/{self.target}"
+
+
+def pinned() -> Store:
+    """Where accepted files are kept; unlike the cache, nothing ever leaves it by itself."""
+    return Store(state_folder() / "pinned")
+
+
+def find(digest: str, what: str, cache: Store) -> Artifact:
+    """A pinned file, or one that the cache still has. Raises `UserError`."""
+    kept = pinned()
+    for store in (kept, cache):
+        if (found := store.get("tflite", digest)) is not None:
+            return found
+    raise UserError(
+        f"{what}: the file with the sha256 {digest} is not on this machine; copy it from the one where it was "
+        f"accepted, into {kept.path_of('tflite', digest)}, or accept another: edgepipe baseline accept"
+    )
+
+
+def candidates(run: Path, nightly: NightlyFile) -> list[Acceptance]:
+    """What the run of a night or a deploy has for the series of a nightly file. Raises `UserError` where none."""
+    found = _of_night(night.load(run)) if (run / "night.json").is_file() else _of_deploy(run, nightly)
+    canaries = nightly.says.canaries
+    known = [
+        Acceptance(each.plan, each.target, each.run, each.digest, canaries.get(each.plan, each.canary))
+        for each in found
+        if each.plan in nightly.entries and each.target in nightly.places
+    ]
+    if not known:
+        wanted = ", ".join(f"{plan}/{target}" for plan in nightly.entries for target in nightly.places)
+        raise UserError(
+            f"{run}: has no valid measurement of any series of {nightly.path}; expected one of {wanted}"
+        )
+    return known
+
+
+def accept(
+    chosen: Sequence[Acceptance], nightly: NightlyFile, owner: str, reason: str, cache: Store, url: str | None
+) -> None:
+    """Pin the files, write their digests into the nightly file, and both into the history. Raises `UserError`."""
+    for each in chosen:
+        _keep(each.digest, f"the candidate of {each.series}", cache)
+        _keep(each.canary, f"the canary of {each.plan}", cache)
+    at = now()
+    text = nightly.path.read_text(encoding="utf-8")
+    entries = {
+        each.series: f'{{digest: "{each.digest}", owner: {json.dumps(owner, ensure_ascii=False)}}}'
+        for each in chosen
+    }
+    text = set_entries(text, "baselines", entries, str(nightly.path))
+    text = set_entries(
+        text, "canaries", {each.plan: f'"{each.canary}"' for each in chosen}, str(nightly.path)
+    )
+    with writing(url) as connection:
+        for each in chosen:
+            row = {**asdict(each), "at": at, "name": nightly.says.name, "owner": owner, "reason": reason}
+            connection.execute(
+                insert(baselines).values(id=hashlib.sha256(canonical_json(row)).hexdigest(), **row)
+            )
+        # Last, so that what is in the file is in the history.
+        atomic.write(nightly.path, text.encode())
+
+
+def accepted(url: str | None) -> list[dict[str, str]]:
+    """All that was ever accepted, the newest last."""
+    with reading(url) as connection:
+        found = connection.execute(select(baselines).order_by(baselines.c.at, baselines.c.id))
+        return [dict(row) for row in found.mappings()]
+
+
+def _keep(digest: str, what: str, cache: Store) -> None:
+    """Take a file of the cache into the store that keeps it."""
+    kept, found = pinned(), find(digest, what, cache)
+    if found.path != kept.path_of("tflite", digest):
+        with kept.new("tflite") as temporary:
+            shutil.copyfile(found.path, temporary)
+            kept.put_file("tflite", temporary)
+
+
+def _of_night(found: night.Night) -> list[Acceptance]:
+    return [
+        Acceptance(
+            job.plan,
+            job.target,
+            job.run or "",
+            job.variants["candidate"].digest,
+            job.variants["canary"].digest,
+        )
+        for job in found.jobs
+        if job.ended == "done" and job.validity is not None and job.validity.state != "invalid"
+    ]
+
+
+def _of_deploy(run: Path, nightly: NightlyFile) -> list[Acceptance]:
+    found = result.load(run)
+    entry = nightly.entries.get(found.name)
+    return [
+        Acceptance(
+            found.name,
+            name,
+            found.id,
+            target.encoded.variants[entry.listed.candidate].digest,
+            target.encoded.variants["baseline"].digest,
+        )
+        for name, target in found.targets.items()
+        if entry and target.encoded and target.validity and target.validity.state != "invalid"
+    ]
