@@ -2,13 +2,17 @@ PYTHON ?= python3
 PLAN   ?= pipeline.yaml
 TARGET ?= local
 RUN    ?= runs/latest
+NIGHTLY ?= nightly.yaml
 BIN    := .venv/bin
 
-.PHONY: deploy acceptance report test test-devices check bench devices devices-down clean help
+.PHONY: deploy nightly acceptance report test test-devices check bench devices devices-down clean help
 .DEFAULT_GOAL := help
 
 deploy: .venv/ready          ## train, prune, convert, deploy, measure, judge: PLAN=pipeline.yaml TARGET=local HOST=
 	@$(BIN)/edgepipe deploy $(PLAN) --target $(TARGET) $(if $(filter command%,$(origin HOST)),--host $(HOST)) $(ARGS)
+
+nightly: .venv/ready         ## a farm's night, every plan on every target beside its baseline: NIGHTLY=nightly.yaml
+	@$(BIN)/edgepipe nightly $(NIGHTLY) $(ARGS)
 
 acceptance: .venv/ready      ## try on a device all that is promised of it: TARGET=rpi4 HOST=
 	@$(BIN)/edgepipe acceptance --plan $(PLAN) --target $(TARGET) $(if $(filter command%,$(origin HOST)),--host $(HOST))

@@ -1,0 +1,205 @@
+"""A nightly file: what it names is found, what is wrong in it is told, what vanished is missed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.artifacts import Store
+from pipeline.errors import UserError
+from pipeline.farm import attendance, nightly_file, pins
+from pipeline.farm.case import Thresholds
+from pipeline.farm.night import Night, NightJob
+from pipeline.farm.nightly_file import NightlyFile
+from pipeline.farm.nightly_plan import NightlyPlan
+from pipeline.farm.prepare import Preparation
+from pipeline.progress import Progress
+from tests.workspace import ROOT, Workspace
+
+BOARD = "transport: local\nlocal: {}\nworkdir: w\ninstall_path: i\ntags: [bench, pi]\n"
+PLANS = "plans: [{plan: plan.yaml}]\n"
+
+
+@pytest.fixture
+def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a plan, and two targets that have a tag."""
+    Workspace(tmp_path, tmp_path / "home")
+    (tmp_path / "targets").mkdir()
+    for name in ("board", "other"):
+        (tmp_path / "targets" / f"{name}.yaml").write_text(BOARD)
+    monkeypatch.setenv("EDGEPIPE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def read(farm: Path, text: str) -> NightlyFile:
+    (farm / "nightly-bad.yaml").write_text(text)
+    return nightly_file.read(Path("nightly-bad.yaml"))
+
+
+def test_the_default_nightly_file_says_what_its_comments_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = nightly_file.read(Path("nightly.yaml"))
+    assert list(found.entries) == ["digits"] and list(found.places) == ["local"]
+    written = yaml.safe_load(Path("nightly.yaml").read_text())
+    assert set(written) == set(NightlyPlan.model_fields)
+    assert set(written["thresholds"]) == set(Thresholds.model_fields)
+    assert set(written["plans"][0]) == set(type(found.says.plans[0]).model_fields)
+    needed = {"plans": written["plans"], "targets": written["targets"]}
+    assert found.says == NightlyPlan.model_validate(needed)
+
+
+def test_plans_by_models_and_targets_by_names_and_tags(farm: Path) -> None:
+    (farm / "wide.py").write_text((farm / "model.py").read_text())
+    found = read(
+        farm,
+        "plans:\n  - {plan: plan.yaml, models: {one: 'model.py:build', two: 'wide.py:build'}, "
+        "set: [prune.sparsity=0.75], thresholds: {latency: 0.2}}\n"
+        "  - {plan: plan.yaml, set: [name=plain]}\n"
+        "targets: [other]\ntags: [pi]\nrepetitions: 7\n",
+    )
+    assert list(found.entries) == ["small-one", "small-two", "plain"]
+    assert {name: place.tag for name, place in found.places.items()} == {"other": "", "board": "pi"}
+    two, plain = found.entries["small-two"], found.entries["plain"]
+    assert two.plan.model.source == "wide.py:build" and two.plan.prune.sparsity == 0.75
+    assert (two.thresholds.latency, plain.thresholds) == (0.2, Thresholds())
+    assert two.plan.measure.repetitions == plain.plan.measure.repetitions == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("plans: [{plan: plan.yaml}]\n", "targets: missing; name one at least, or a tag"),
+        ("plans: []\ntargets: [board]\n", "nightly-bad.yaml:1: plans: "),
+        ("plans: [{plan: nowhere.yaml}]\ntargets: [baord]\n", "nowhere.yaml: no such plan"),
+        ("plans: [{plan: nowhere.yaml}]\ntargets: [baord]\n", "no such target; did you mean 'board'?"),
+        ("plans: [{plan: plan.yaml}]\ntags: [roof]\n", "no target has any of them: roof"),
+        ("plans: [{plan: plan.yaml}, {plan: plan.yaml}]\ntargets: [board]\n", "a plan small already"),
+        ("plans: [{plan: plan.yaml}]\ntargets: [board, board]\n", "board is named twice"),
+        ("plans: [{plan: plan.yaml}]\ntargets: [board]\nbaselines: {small: {digest: x}}\n", "baselines"),
+    ],
+)
+def test_every_mistake_in_a_nightly_file_is_told(farm: Path, text: str, words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        read(farm, text)
+
+
+def test_all_mistakes_are_told_at_once(farm: Path) -> None:
+    with pytest.raises(UserError) as told:
+        read(
+            farm,
+            "plans: [{plan: nowhere.yaml}, {plan: plan.yaml, set: [train.epochs=0]}]\ntargets: [baord]\n",
+        )
+    assert len(told.value.problems) == 3
+
+
+def test_a_file_that_is_not_there_is_told() -> None:
+    with pytest.raises(UserError, match=r"no such file; docs/farm\.md"):
+        nightly_file.read(Path("nowhere/nightly.yaml"))
+
+
+def test_a_pinned_file_that_is_not_here_is_told_before_any_work(farm: Path) -> None:
+    pinned = f"baselines: {{small/board: {{digest: '{'a' * 64}', owner: ana}}}}\ncanaries: {{small: '{'b' * 64}'}}\n"
+    found = read(farm, f"{PLANS}targets: [board]\n{pinned}")
+    ready = Preparation(found, Store(farm / "store"), farm / "bugs.txt", Progress(quiet=True))
+    with pytest.raises(UserError) as told:
+        ready.run()
+    baseline, canary = told.value.problems
+    assert (
+        f"the baseline of small/board: the file with the sha256 {'a' * 64} is not on this machine" in baseline
+    )
+    assert "the canary of small" in canary and str(pins.pinned().root) in canary
+
+
+def test_what_is_pinned_stays_when_the_cache_is_emptied(farm: Path) -> None:
+    cache = Store(farm / "store")
+    kept = [cache.put("tflite", content).digest for content in (b"candidate", b"canary")]
+    found = read(farm, f"{PLANS}targets: [board]\n")
+    chosen = [pins.Acceptance("small", "board", "run-1", *kept)]
+    pins.accept(chosen, found, "ana", "because", cache, None)
+    with cache.in_use():
+        pass
+    cache.shrink(0)
+    assert [pins.find(digest, "it", cache).path.read_bytes() for digest in kept] == [b"candidate", b"canary"]
+    says = nightly_file.read(found.path).says
+    assert says.baselines["small/board"].digest == kept[0] and says.canaries == {"small": kept[1]}
+    assert [(row["run"], row["owner"], row["reason"]) for row in pins.accepted(None)] == [
+        ("run-1", "ana", "because")
+    ]
+    # A damaged file is none.
+    pins.pinned().path_of("tflite", kept[0]).write_bytes(b"something else")
+    with pytest.raises(UserError, match="not on this machine"):
+        pins.find(kept[0], "it", cache)
+
+
+def test_a_history_that_cannot_be_had_leaves_the_nightly_file_as_it_was(farm: Path) -> None:
+    cache = Store(farm / "store")
+    chosen = pins.Acceptance(
+        "small", "board", "run-1", *[cache.put("tflite", each).digest for each in (b"a", b"b")]
+    )
+    found = read(farm, f"{PLANS}targets: [board]\n")
+    before = found.path.read_bytes()
+    (farm / "broken.db").write_text("no database")
+    with pytest.raises(UserError, match="the history at"):
+        pins.accept([chosen], found, "ana", "because", cache, f"sqlite:///{farm / 'broken.db'}")
+    assert found.path.read_bytes() == before
+
+
+def last_night(*jobs: NightJob) -> Night:
+    return Night(
+        id="n",
+        created="2025-01-01T02:00:00Z",
+        finished="2025-01-01T03:00:00Z",
+        version="0",
+        nightly="nightly",
+        file="nightly.yaml",
+        jobs=jobs,
+        verdicts=(),
+        exit_code=0,
+    )
+
+
+def job(plan: str = "small", target: str = "gone", tag: str = "pi", plan_file: str = "plan.yaml") -> NightJob:
+    return NightJob(plan=plan, target=target, ended="done", tag=tag, plan_file=plan_file)
+
+
+@pytest.mark.parametrize(
+    ("before", "more", "why"),
+    [
+        (job(), "", "no target of this name has the tag pi any more"),
+        (job(plan="renamed", target="board"), "", "plan.yaml is no longer a plan of this name"),
+        (job(), "retired: [gone]\n", None),
+        (job(), "retired: [small/gone]\n", None),
+        (job(tag="roof"), "", None),
+        (job(tag=""), "", None),
+        (job(plan="removed", plan_file="removed.yaml"), "", None),
+        (job(target="other"), "", None),
+    ],
+)
+def test_what_vanished_without_being_taken_out_is_missed(
+    farm: Path, before: NightJob, more: str, why: str | None
+) -> None:
+    found = attendance.vanished(read(farm, f"{PLANS}tags: [pi]\n{more}"), last_night(before))
+    assert [job for job, _ in found] == ([before] if why else [])
+    assert all(why and why in told and "retired: [" in told for _, told in found)
+
+
+def test_a_target_whose_file_became_unreadable_is_missed_with_the_reason(farm: Path) -> None:
+    (farm / "targets" / "other.yaml").write_text("transport: nowhere\n")
+    found = read(farm, f"{PLANS}tags: [pi]\n")
+    assert list(found.places) == ["board"]
+    ((_, why),) = attendance.vanished(found, last_night(job(target="other")))
+    assert "other.yaml:1" in why and "unknown transport" in why
+
+
+def test_only_the_last_night_of_that_name_counts(farm: Path) -> None:
+    night = last_night(job())
+    assert attendance.last("nightly", None) is None
+    for number, name in ((1, "nightly"), (3, "another"), (2, "nightly")):
+        made = {"id": f"n{number}", "nightly": name, "created": f"2025-01-0{number}T02:00:00Z"}
+        attendance.remember(night.model_copy(update=made), None)
+    found = attendance.last("nightly", None)
+    assert found is not None and (found.id, found.jobs) == ("n2", night.jobs)
