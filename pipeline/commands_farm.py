@@ -64,7 +64,7 @@ def _write(found: Night, folder: Path, url: str, progress: Progress) -> None:
 
     night.save(found, folder)
     atomic.write(folder / "junit.xml", junit.render(found))
-    atomic.write(folder / "summary.txt", night_summary.as_text(found).encode())
+    atomic.write(folder / "summary.txt", night_summary.as_text(found).encode(errors="replace"))
     atomic.point(RUNS / LATEST, found.id)
     try:
         attendance.remember(found, url or None)
@@ -97,7 +97,7 @@ def accept(
         raise UserError(f"{run}: has nothing of plan {plan or '(any)'} on target {target or '(any)'}")
     who = owner or getpass.getuser()
     with commands.store().in_use() as cache:
-        pins.accept(chosen, read, who, reason.strip(), cache, url or None)
+        pins.accept(chosen, run, read, who, reason.strip(), cache, url or None)
     lines = [f"{each.series}: {each.digest[:12]} of run {each.run}, accepted by {who}" for each in chosen]
     told = [
         {"plan": each.plan, "target": each.target, "run": each.run, "digest": each.digest} for each in chosen

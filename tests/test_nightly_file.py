@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def test_all_mistakes_are_told_at_once(farm: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_told() -> None:
-    with pytest.raises(UserError, match=r"no such file; docs/farm\.md"):
+    with pytest.raises(UserError, match=r"no such file; two lines"):
         nightly_file.read(Path("nowhere/nightly.yaml"))
 
 
@@ -119,7 +120,7 @@ def test_what_is_pinned_stays_when_the_cache_is_emptied(farm: Path) -> None:
     kept = [cache.put("tflite", content).digest for content in (b"candidate", b"canary")]
     found = read(farm, f"{PLANS}targets: [board]\n")
     chosen = [pins.Acceptance("small", "board", "run-1", *kept)]
-    pins.accept(chosen, found, "ana", "because", cache, None)
+    pins.accept(chosen, farm, found, "ana", "because", cache, None)
     with cache.in_use():
         pass
     cache.shrink(0)
@@ -135,6 +136,21 @@ def test_what_is_pinned_stays_when_the_cache_is_emptied(farm: Path) -> None:
         pins.find(kept[0], "it", cache)
 
 
+def test_a_machine_that_keeps_nothing_finds_what_lies_beside_the_nightly_file(farm: Path) -> None:
+    found, run = read(farm, f"{PLANS}targets: [board]\n"), farm / "downloaded"
+    elsewhere = Store(farm / "elsewhere")
+    kept = [elsewhere.put("tflite", content) for content in (b"candidate", b"canary")]
+    for file in kept:
+        pins.leave(file, run / pins.FILES)
+    pins.beside(found).mkdir()
+    chosen = pins.Acceptance("small", "board", "run-1", *(file.digest for file in kept))
+    pins.accept([chosen], run, found, "ana", "because", Store(farm / "store"), None)
+    shutil.rmtree(pins.pinned().root)
+    for file in kept:
+        again = pins.find(file.digest, "it", Store(farm / "store"), pins.beside(found))
+        assert again.path.read_bytes() == file.path.read_bytes()
+
+
 def test_a_history_that_cannot_be_had_leaves_the_nightly_file_as_it_was(farm: Path) -> None:
     cache = Store(farm / "store")
     chosen = pins.Acceptance(
@@ -144,7 +160,7 @@ def test_a_history_that_cannot_be_had_leaves_the_nightly_file_as_it_was(farm: Pa
     before = found.path.read_bytes()
     (farm / "broken.db").write_text("no database")
     with pytest.raises(UserError, match="the history at"):
-        pins.accept([chosen], found, "ana", "because", cache, f"sqlite:///{farm / 'broken.db'}")
+        pins.accept([chosen], farm, found, "ana", "because", cache, f"sqlite:///{farm / 'broken.db'}")
     assert found.path.read_bytes() == before
 
 

@@ -15,7 +15,7 @@ from pipeline import deployment, engine, result
 from pipeline.artifacts import Store
 from pipeline.at_once import AtOnce
 from pipeline.errors import ExitCode, UserError
-from pipeline.farm import attendance
+from pipeline.farm import attendance, pins
 from pipeline.farm.case import Case, Past, Session
 from pipeline.farm.judge import judge
 from pipeline.farm.night import JobVariant, Night, NightJob
@@ -106,6 +106,8 @@ class Nightly:
         try:
             found = measure_job(job, self.at_once, self.progress, known)
             model = deployment.model_result(job.plan, job.host)
+            for name in ("candidate", "canary") if job.anew is None else ():
+                pins.leave(job.variants[name], self.folder / pins.FILES)
             run = run.model_copy(update={"stages": tuple(job.host.records), "model": model})
         except Exception as error:
             found = failed(job.target, told(error, self.folder / "bugs.txt"), ExitCode.BUG, known)

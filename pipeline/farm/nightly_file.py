@@ -47,7 +47,9 @@ class NightlyFile:
 def read(path: Path) -> NightlyFile:
     """The file at `path`. Raises `UserError`."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file; docs/farm.md shows one, to be written as nightly.yaml")
+        raise UserError(
+            f"{path}: no such file; two lines are one: plans: [{{plan: pipeline.yaml}}] and targets: [local]"
+        )
     says = read_yaml(path, NightlyPlan)
     problems: list[str] = []
     entries = _entries(says, path, problems)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import insert, select
 
 from pipeline import atomic, result
-from pipeline.artifacts import Artifact, Store, canonical_json
+from pipeline.artifacts import Artifact, Store, canonical_json, file_digest
 from pipeline.errors import UserError
 from pipeline.farm import night
 from pipeline.farm.nightly_file import NightlyFile
@@ -21,6 +20,9 @@ from pipeline.history.tables import baselines
 from pipeline.one_target import now
 from pipeline.yaml_edit import set_entries
 from targets.places import state_folder
+
+# In a night's folder: its candidates and canaries, so that they can be accepted wherever the folder is.
+FILES = "files"
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,33 @@ def pinned() -> Store:
     return Store(state_folder() / "pinned")
 
 
-def find(digest: str, what: str, cache: Store) -> Artifact:
-    """A pinned file, or one that the cache still has. Raises `UserError`."""
+def find(digest: str, what: str, cache: Store, *folders: Path) -> Artifact:
+    """A pinned file, or one that lies in a folder under its digest, or that the cache still has. Raises `UserError`."""
     kept = pinned()
-    for store in (kept, cache):
-        if (found := store.get("tflite", digest)) is not None:
-            return found
+    if (found := kept.get("tflite", digest)) is not None:
+        return found
+    for folder in folders:
+        path = folder / f"{digest}.tflite"
+        if path.is_file() and file_digest(path) == digest:
+            return Artifact(digest, "tflite", path)
+    if (found := cache.get("tflite", digest)) is not None:
+        return found
     raise UserError(
         f"{what}: the file with the sha256 {digest} is not on this machine; copy it from the one where it was "
         f"accepted, into {kept.path_of('tflite', digest)}, or accept another: edgepipe baseline accept"
     )
+
+
+def beside(nightly: NightlyFile) -> Path:
+    """The folder that holds accepted files for machines that keep nothing of their own, where there is one."""
+    return nightly.path.parent / "baselines"
+
+
+def leave(file: Artifact, folder: Path) -> None:
+    """Put a copy of a file into a folder, under its digest."""
+    path = folder / f"{file.digest}.tflite"
+    if not path.is_file():
+        atomic.write(path, file.path.read_bytes())
 
 
 def candidates(run: Path, nightly: NightlyFile) -> list[Acceptance]:
@@ -73,12 +92,18 @@ def candidates(run: Path, nightly: NightlyFile) -> list[Acceptance]:
 
 
 def accept(
-    chosen: Sequence[Acceptance], nightly: NightlyFile, owner: str, reason: str, cache: Store, url: str | None
+    chosen: Sequence[Acceptance],
+    run: Path,
+    nightly: NightlyFile,
+    owner: str,
+    reason: str,
+    cache: Store,
+    url: str | None,
 ) -> None:
-    """Pin the files, write their digests into the nightly file, and both into the history. Raises `UserError`."""
+    """Pin files of the `run`, and write their digests into the nightly file and the history. Raises `UserError`."""
     for each in chosen:
-        _keep(each.digest, f"the candidate of {each.series}", cache)
-        _keep(each.canary, f"the canary of {each.plan}", cache)
+        _keep(each.digest, f"the candidate of {each.series}", cache, run, nightly)
+        _keep(each.canary, f"the canary of {each.plan}", cache, run, nightly)
     at = now()
     text = nightly.path.read_text(encoding="utf-8")
     entries = {
@@ -106,13 +131,14 @@ def accepted(url: str | None) -> list[dict[str, str]]:
         return [dict(row) for row in found.mappings()]
 
 
-def _keep(digest: str, what: str, cache: Store) -> None:
-    """Take a file of the cache into the store that keeps it."""
-    kept, found = pinned(), find(digest, what, cache)
+def _keep(digest: str, what: str, cache: Store, run: Path, nightly: NightlyFile) -> None:
+    """Take a file into the store that keeps it, and beside the nightly file where there is a folder for it."""
+    kept, folder = pinned(), beside(nightly)
+    found = find(digest, what, cache, run / FILES, folder)
     if found.path != kept.path_of("tflite", digest):
-        with kept.new("tflite") as temporary:
-            shutil.copyfile(found.path, temporary)
-            kept.put_file("tflite", temporary)
+        kept.put("tflite", found.path.read_bytes())
+    if folder.is_dir():
+        leave(found, folder)
 
 
 def _of_night(found: night.Night) -> list[Acceptance]:

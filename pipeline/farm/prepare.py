@@ -99,7 +99,7 @@ def _pinned(nightly: NightlyFile, cache: Store) -> dict[str, Artifact]:
     problems: list[str] = []
     for digest, what in wanted.items():
         try:
-            found[digest] = pins.find(digest, f"{nightly.path}: {what}", cache)
+            found[digest] = pins.find(digest, f"{nightly.path}: {what}", cache, pins.beside(nightly))
         except UserError as error:
             problems += error.problems
     if problems:

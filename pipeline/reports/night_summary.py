@@ -13,6 +13,7 @@ from rich.text import Text
 from pipeline.farm.judge import NightVerdict
 from pipeline.farm.night import Night, NightJob
 from pipeline.reports import night_words
+from pipeline.reports.terminal import CONTROL
 
 STYLES = {"pass": "green", "regressed": "bold red", "missing": "bold red"}
 WIDTH = 120
@@ -24,7 +25,7 @@ def summary(night: Night) -> RenderableType:
     for job in night.jobs:
         verdicts = [each for each in night.verdicts if (each.plan, each.target) == (job.plan, job.target)]
         parts += [*_heading(job), _table(verdicts)]
-    return Group(*parts, Text(headline(night), style="bold green" if night.exit_code == 0 else "bold red"))
+    return Group(*parts, _text(headline(night), "bold green" if night.exit_code == 0 else "bold red"))
 
 
 def as_text(night: Night) -> str:
@@ -58,7 +59,7 @@ def _alarmed(job: NightJob, alarms: Sequence[NightVerdict]) -> Iterator[str]:
 
 def _heading(job: NightJob) -> Iterator[Text]:
     about = [each for each in (job.description, job.runtime, "EMULATED" if job.emulated else "") if each]
-    yield Text(f"{job.plan} on {job.target}" + (f" ({', '.join(about)})" if about else ""), style="bold")
+    yield _text(f"{job.plan} on {job.target}" + (f" ({', '.join(about)})" if about else ""), "bold")
     if job.emulated and "latency" not in job.judged:
         yield Text("an emulated device: its times and memory are not judged", style="yellow")
 
@@ -74,5 +75,10 @@ def _table(verdicts: Sequence[NightVerdict]) -> RenderableType:
         device = night_words.rates(each.rates)
         why = f"{each.reason}{f'; the device: {device}' if device else ''}"
         outcome = Text(each.outcome, style=STYLES.get(each.outcome, "red"))
-        table.add_row(each.metric, outcome, night_words.change(each), Text(why))
+        table.add_row(each.metric, outcome, night_words.change(each), _text(why))
     return table
+
+
+def _text(text: str, style: str = "") -> Text:
+    """What came from a device or a file stands there as text, whatever is in it."""
+    return Text(CONTROL.sub("?", text), style=style)
