@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from sqlalchemy import Column, ColumnElement, Connection, and_, text
+from sqlalchemy import BindParameter, Column, ColumnElement, Connection, and_, text
 
 Clock = Callable[[Connection], float]
 
@@ -21,6 +21,8 @@ def database_clock(connection: Connection) -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-def lasts(since: Column[float], until: Column[float], now: float) -> ColumnElement[bool]:
+def lasts(
+    since: Column[float], until: Column[float], now: float | BindParameter[float]
+) -> ColumnElement[bool]:
     """Whether a span is not over. One that begins in the future is of a clock that was started anew since."""
     return and_(since <= now, until > now)

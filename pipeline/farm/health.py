@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
 from pipeline.farm.leases import Lease, insert_missing, note
 from pipeline.farm.policy import Policy
 from pipeline.farm.tables import devices
 
+# Made once: it is asked with every job.
+_STANDING = select(devices).where(devices.c.device == bindparam("of"))
+
 
 def standing(connection: Connection, device: str) -> Row[Any] | None:
     """The device's row; None as long as it has never failed."""
-    return connection.execute(select(devices).where(devices.c.device == device)).first()
+    return connection.execute(_STANDING, {"of": device}).first()
 
 
 def aside_s(row: Row[Any] | None, now: float) -> float:
@@ -43,10 +46,9 @@ def failed(connection: Connection, lease: Lease, reason: str, policy: Policy, no
 def well(connection: Connection, lease: Lease) -> None:
     """The leased device has done a job: what was held against it is forgotten."""
     change = {"failures": 0, "quarantines": 0, "aside_since": 0.0, "aside_until": 0.0, "reason": ""}
-    failing = (devices.c.device == lease.device, devices.c.failures > 0)
-    row = connection.execute(select(devices.c.quarantines).where(*failing)).first()
-    if row is None:
+    row = standing(connection, lease.device)
+    if row is None or not row.failures:
         return
     if row.quarantines:
         note(connection, lease.device, "restored", lease.token, lease.holder)
-    connection.execute(update(devices).where(*failing).values(change))
+    connection.execute(update(devices).where(devices.c.device == lease.device).values(change))

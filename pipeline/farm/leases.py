@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, insert, select, update
+from sqlalchemy import Connection, Row, Table, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pipeline.farm.clock import Clock, database_clock
@@ -22,6 +23,29 @@ from pipeline.history.database import Database
 from targets.errors import TargetError
 
 TTL_S = 30.0
+# Made once, for they are asked again and again.
+_LOCKED = select(leases).where(leases.c.device == bindparam("of")).with_for_update()
+_LEND = (
+    update(leases)
+    .where(leases.c.device == bindparam("of"))
+    .values({name: bindparam(name) for name in ("token", "holder", "held_since", "held_until")})
+)
+_RENEW = (
+    update(leases)
+    .where(leases.c.holder == bindparam("by"), leases.c.device.in_(bindparam("devices", expanding=True)))
+    .values({name: bindparam(name) for name in ("held_since", "held_until")})
+    .returning(leases.c.device, leases.c.token)
+)
+_GIVE_BACK = (
+    update(leases)
+    .where(
+        leases.c.device == bindparam("of"),
+        leases.c.token == bindparam("under"),
+        leases.c.holder == bindparam("by"),
+    )
+    .values(holder=None)
+)
+_NOTE = insert(events)
 
 
 class DeviceTaken(TargetError):
@@ -71,7 +95,7 @@ class Leases:
                 note(connection, device, "expired", row.token, row.holder)
             found = Lease(device, self.farm, row.token + 1, holder, ttl_s)
             change = {"token": found.token, "holder": holder, "held_since": now, "held_until": now + ttl_s}
-            connection.execute(update(leases).where(leases.c.device == device).values(change))
+            connection.execute(_LEND, {"of": device, **change})
             note(connection, device, "acquired", found.token, holder)
         return found
 
@@ -80,20 +104,24 @@ class Leases:
 
         One that has run out, but that nobody else has taken since, is ours again.
         """
+        alike: dict[tuple[str, float], list[Lease]] = defaultdict(list)
+        for lease in held:
+            alike[lease.holder, lease.ttl_s].append(lease)
         lost = []
-        with self.database.writing() as connection:
-            # In one order, so that two controllers never wait for each other.
-            for lease in sorted(held, key=lambda lease: lease.device):
+        with self.database.writing(urgent=True) as connection:
+            for (holder, ttl_s), some in alike.items():
                 now = self.clock(connection)
-                change = {"held_since": now, "held_until": now + lease.ttl_s}
-                if not connection.execute(update(leases).where(*_is(lease)).values(change)).rowcount:
-                    lost.append(lease)
+                names = {"by": holder, "devices": [lease.device for lease in some]}
+                change = {"held_since": now, "held_until": now + ttl_s}
+                tokens = {row.device: row.token for row in connection.execute(_RENEW, {**names, **change})}
+                lost += [lease for lease in some if tokens.get(lease.device) != lease.token]
         return lost
 
     def release(self, lease: Lease) -> bool:
         """Give a device back; False where the lease was lost before."""
         with self.database.writing() as connection:
-            ours = connection.execute(update(leases).where(*_is(lease)).values(holder=None)).rowcount == 1
+            names = {"of": lease.device, "under": lease.token, "by": lease.holder}
+            ours = connection.execute(_GIVE_BACK, names).rowcount == 1
             if ours:
                 note(connection, lease.device, "released", lease.token, lease.holder)
         return ours
@@ -119,12 +147,11 @@ def open_farm(url: str | None = None) -> Database:
 
 def locked(connection: Connection, device: str) -> Row[Any]:
     """The device's row in `leases`, which no other transaction changes before this one has ended."""
-    wanted = select(leases).where(leases.c.device == device).with_for_update()
-    row = connection.execute(wanted).first()
+    row = connection.execute(_LOCKED, {"of": device}).first()
     if row is None:
         fresh = {"device": device, "token": 0, "holder": None, "held_since": 0.0, "held_until": 0.0}
         insert_missing(connection, leases, fresh)
-        row = connection.execute(wanted).one()
+        row = connection.execute(_LOCKED, {"of": device}).one()
     return row
 
 
@@ -142,7 +169,7 @@ def note(connection: Connection, device: str, what: str, token: int, holder: str
     """Write down what happened."""
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     row = {"at": at, "device": device, "what": what, "token": token, "holder": holder, "detail": detail}
-    connection.execute(insert(events).values(row))
+    connection.execute(_NOTE, row)
 
 
 def insert_missing(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
@@ -150,14 +177,6 @@ def insert_missing(connection: Connection, table: Table, row: dict[str, Any]) ->
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(table).values(row).on_conflict_do_nothing()
     return connection.execute(statement).rowcount == 1
-
-
-def _is(lease: Lease) -> tuple[Any, Any, Any]:
-    return (
-        leases.c.device == lease.device,
-        leases.c.token == lease.token,
-        leases.c.holder == lease.holder,
-    )
 
 
 def _farm(connection: Connection) -> str:

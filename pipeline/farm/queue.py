@@ -13,17 +13,52 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import Connection, Row, case, func, not_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Double,
+    Row,
+    bindparam,
+    case,
+    exists,
+    func,
+    not_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pipeline.farm import health
 from pipeline.farm.clock import lasts
 from pipeline.farm.leases import Lease, LeaseLost, Leases, ensure, note
 from pipeline.farm.policy import Policy
-from pipeline.farm.tables import jobs
+from pipeline.farm.tables import devices, jobs
 
 CHUNK = 500
 T = TypeVar("T")
+_NOW: BindParameter[float] = bindparam("now", type_=Double)
+# What is asked with every job, made once: of a device that is not aside, the first that waits for it and is due.
+_NEXT = (
+    select(jobs)
+    .where(
+        jobs.c.device == bindparam("of"),
+        jobs.c.state == "queued",
+        not_(lasts(jobs.c.aside_since, jobs.c.aside_until, _NOW)),
+        not_(
+            exists().where(
+                devices.c.device == jobs.c.device, lasts(devices.c.aside_since, devices.c.aside_until, _NOW)
+            )
+        ),
+    )
+    .order_by(jobs.c.priority.desc(), jobs.c.turn, jobs.c.key)
+    .limit(1)
+)
+_RUN = update(jobs).where(jobs.c.key == bindparam("of")).values(state="running", token=bindparam("under"))
+_DONE = (
+    update(jobs)
+    .where(jobs.c.key == bindparam("of"), jobs.c.token == bindparam("under"), jobs.c.state == "running")
+    .values(state="done", result=bindparam("with"), error=None)
+)
 State = Literal["queued", "running", "done", "failed"]
 
 
@@ -60,6 +95,8 @@ class Queue:
         self.leases = leases
         self.policy = policy or Policy()
         self._database = leases.database
+        # Of each device the last lease under which that was done.
+        self._taken_up: dict[str, int] = {}
 
     def submit(self, wanted: Iterable[Job]) -> int:
         """Queue those that are not known yet; returns how many. All of them are there then, or none is."""
@@ -76,13 +113,10 @@ class Queue:
             ensure(connection, lease)
             now = self.leases.clock(connection)
             self._take_up(connection, lease)
-            row = None
-            if not health.aside_s(health.standing(connection, lease.device), now):
-                row = connection.execute(_next(lease.device, now)).first()
+            row = connection.execute(_NEXT, {"of": lease.device, "now": now}).first()
             if row is None:
                 return None
-            change = {"state": "running", "token": lease.token}
-            connection.execute(update(jobs).where(jobs.c.key == row.key).values(change))
+            connection.execute(_RUN, {"of": row.key, "under": lease.token})
         return Job(row.key, row.device, json.loads(row.payload), row.owner, row.priority)
 
     def done(self, lease: Lease, job: Job, result: dict[str, Any]) -> None:
@@ -90,7 +124,9 @@ class Queue:
         text = json.dumps(result)
         with self._database.writing() as connection:
             ensure(connection, lease)
-            self._end(connection, lease, job, {"state": "done", "result": text, "error": None})
+            ended = connection.execute(_DONE, {"of": job.key, "under": lease.token, "with": text}).rowcount
+            if not ended:
+                self._was(connection, lease, job, "done")
             health.well(connection, lease)
 
     def failed(self, lease: Lease, job: Job, error: str) -> None:
@@ -147,6 +183,9 @@ class Queue:
 
     def _take_up(self, connection: Connection, lease: Lease) -> None:
         """Queue again what ran under earlier leases, which have ended without a word."""
+        if self._taken_up.get(lease.device) == lease.token:
+            return
+        self._taken_up[lease.device] = lease.token
         left = (jobs.c.device == lease.device, jobs.c.state == "running", jobs.c.token < lease.token)
         for row in connection.execute(select(jobs).where(*left)).all():
             losses = row.losses + 1
@@ -165,14 +204,17 @@ class Queue:
             change |= {"state": "queued", "aside_since": now, "aside_until": now + wait_s}
         self._end(connection, lease, job, change)
 
-    @staticmethod
-    def _end(connection: Connection, lease: Lease, job: Job, change: dict[str, Any]) -> None:
+    def _end(self, connection: Connection, lease: Lease, job: Job, change: dict[str, Any]) -> None:
         """Only what runs under this lease; said twice, because the first answer was lost, it is as said once."""
+        ours = (jobs.c.key == job.key, jobs.c.token == lease.token, jobs.c.state == "running")
+        if not connection.execute(update(jobs).where(*ours).values(change)).rowcount:
+            self._was(connection, lease, job, change["state"])
+
+    @staticmethod
+    def _was(connection: Connection, lease: Lease, job: Job, state: State) -> None:
+        """It has been ended in this way already. Raises `LeaseLost`."""
         ours = (jobs.c.key == job.key, jobs.c.token == lease.token)
-        if connection.execute(update(jobs).where(*ours, jobs.c.state == "running").values(change)).rowcount:
-            return
-        said = connection.execute(select(jobs.c.state).where(*ours)).scalar()
-        if said != change["state"]:
+        if connection.execute(select(jobs.c.state).where(*ours)).scalar() != state:
             raise LeaseLost(
                 f"{job.device}: job {job.key} does not run under the lease with token {lease.token}",
                 "what was under way there does not count, and is done again",
@@ -221,13 +263,6 @@ def _insert(connection: Connection, rows: list[dict[str, Any]]) -> int:
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(jobs).on_conflict_do_nothing().returning(jobs.c.key)
     return len(connection.execute(statement, rows).all())
-
-
-def _next(device: str, now: float) -> Any:
-    waiting = (jobs.c.device == device, jobs.c.state == "queued")
-    due = not_(lasts(jobs.c.aside_since, jobs.c.aside_until, now))
-    order = (jobs.c.priority.desc(), jobs.c.turn, jobs.c.key)
-    return select(jobs).where(*waiting, due).order_by(*order).limit(1)
 
 
 def _outcome(row: Row[Any]) -> Outcome:

@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from pipeline.errors import UserError
 from pipeline.history.migrations import Schema, migrate
+from pipeline.history.turns import Turns
 from targets.places import state_folder
 
 VARIABLE = "EDGEPIPE_HISTORY"
@@ -70,22 +71,27 @@ def _connected(url: str | None, begin: str) -> Iterator[Connection]:
 class Database:
     """A database that stays open, for whoever asks it again and again. Its tables are looked at once.
 
-    Threads take turns: a process has one connection. Raises `UserError` where the database cannot be had.
+    A process has one connection, which its threads take turns with, in the order they ask. Raises `UserError` where the
+    database cannot be had.
     """
 
     def __init__(self, url: str | None, *schemas: Schema) -> None:
         wanted = _parsed(url or default_url())
         self.where = wanted.render_as_string(hide_password=True)
-        pool = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": PATIENCE_S}
+        pool = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
+        self._turns = Turns()
         self._engine = _engine(wanted, "BEGIN IMMEDIATE", {**pool, "pool_pre_ping": True})
         with self.writing() as connection:
             for schema in schemas:
                 migrate(connection, self.where, schema)
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """A transaction that is wholly in the database when the block ends, on the disk, or not at all."""
-        with _told(self.where), self._engine.connect() as connection:
+    def writing(self, *, urgent: bool = False) -> Iterator[Connection]:
+        """A transaction that is wholly in the database when the block ends, on the disk, or not at all.
+
+        `urgent`: before those of other threads that wait.
+        """
+        with self._turns.mine(urgent=urgent), _told(self.where), self._engine.connect() as connection:
             yield connection
             connection.commit()
 
