@@ -1,6 +1,6 @@
 """What scheduling costs: 100,000 jobs on 1,000 simulated devices, by one controller on one core. Jobs do nothing.
 
-Each is queued, taken and ended in the database, under a lease that is renewed meanwhile. The database lies in memory: what
+Each is queued, taken and ended in the database, under a lease that is renewed meanwhile. That lies in memory: what
 a disk takes to keep the two transactions of a job is told apart. `processor` is the controller's time on its core.
 """
 
