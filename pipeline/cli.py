@@ -352,6 +352,13 @@ def _measured(report: dict[str, Any]) -> list[str]:
         lines.append(f"load {summary['load_ms']:.4g} ms, first inference {summary['first_ms']:.4g} ms")
         lines.append(f"memory added: {summary['peak_memory_bytes']:,} bytes at most")
         lines += Summary.model_validate(summary).sentences
+    else:
+        count = len(report["invalid_sessions"]) + 1
+        sessions = "the session" if count == 1 else f"any of {count} sessions"
+        lines.append(
+            f"no figures, for {sessions} cannot be believed; raw samples are in --json. What to do: "
+            "docs/measuring.md, A quiet device"
+        )
     return lines
 
 

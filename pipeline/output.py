@@ -23,5 +23,6 @@ def _rendered(renderables: Sequence[Any]) -> str:
     console = Console(highlight=False)
     with console.capture() as captured:
         for renderable in renderables:
-            console.print(renderable)
+            # A sentence is one line, for whoever searches it; terminals break it themselves.
+            console.print(renderable, soft_wrap=isinstance(renderable, str))
     return captured.get().rstrip("\n")
