@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any
 
-from device_agents import child, controls, cooling, environment, lock, own_python, placement
+from device_agents import child, controls, cooling, energy, environment, lock, own_python, placement
 from device_agents.channel import Emit
 from device_agents.failure import Failure
 from device_agents.job import Job
@@ -25,7 +25,7 @@ def measure(job: Job, emit: Emit) -> None:
     """
     requests = [_request(job, step, number) for number, step in enumerate(job.parts("steps"))]
     deadline_s = job.seconds("step_deadline_s")
-    heating = [request for request in requests if request["kind"] == "sustain"]
+    heating = [request for request in requests if request["kind"] in ("sustain", "spend")]
     settings = controls.wanted(_controls(job))
     with lock.of(job), controls.held(job.path("lock"), **settings) as told:
         before = environment.observe()
@@ -42,10 +42,17 @@ def measure(job: Job, emit: Emit) -> None:
 def _watched(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
     """The event of one step, and what went on beside it."""
     watch = Watch()
-    event = _run(request, deadline_s + _longer(request))
+    event = _observed(request, deadline_s + _longer(request))
     if "environment" in event:
         event["environment"].update(watch.seen())
     return {**event, "step": request["step"], "variant": request["variant"]}
+
+
+def _observed(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+    """The event of a step; beside one that is to show what the device spends, its meters are read."""
+    if request["kind"] != "spend":
+        return _run(request, deadline_s)
+    return energy.observed(lambda: _run(request, deadline_s), request["idle_seconds"])
 
 
 def _controls(job: Job) -> Job:
@@ -63,7 +70,7 @@ def _request(job: Job, step: Job, number: int) -> dict[str, Any]:
         "inputs": job.existing_paths("inputs"),
         **how_to_run(job),
     }
-    if kind in ("time", "sustain"):
+    if kind in ("time", "sustain", "spend"):
         request["placement"] = placement.wanted(_controls(job))
     if kind == "evaluate":
         return {**request, "outputs": step.paths("outputs"), "look": True}
@@ -74,7 +81,10 @@ def _request(job: Job, step: Job, number: int) -> dict[str, Any]:
         return {**request, "protocol": _protocol(protocol), "deadline": _deadline(protocol)}
     if kind == "sustain":
         return {**request, **{key: step.seconds(key) for key in ("seconds", "cool_down_seconds")}}
-    expected = "evaluate, time, profile or sustain"
+    if kind == "spend":
+        spans = ("seconds", "idle_seconds", "cool_down_seconds")
+        return {**request, **{key: step.seconds(key) for key in spans}}
+    expected = "evaluate, time, profile, sustain or spend"
     raise Failure("job", f"expected {step.name}.kind to be {expected}. Received: {kind!r}")
 
 

@@ -187,6 +187,22 @@ def sustain(request: dict[str, Any]) -> dict[str, Any]:
     return {"event": "sustained", "seconds": request["seconds"], "windows": windows}
 
 
+def spend(request: dict[str, Any]) -> dict[str, Any]:
+    """Infer back to back for `seconds` and time none of it, for the launcher to read meters meanwhile."""
+    placement.take(**request["placement"])
+    import numpy as np
+
+    samples = _samples(request["inputs"])
+    first = {name: np.array(array[0]) for name, array in samples.items()}
+    runtime = runtimes.find(request["runtime"])
+    model = Model(runtime.load(request["model"], Setting(**request["setting"])), request["model"])
+    model.check_inputs(samples)
+    return {
+        "event": "spent",
+        **sustaining.counted(lambda: model.set_inputs(first), model.invoke, request["seconds"]),
+    }
+
+
 def _versions(runtime: Runtime) -> dict[str, str]:
     import numpy as np
 

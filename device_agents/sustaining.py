@@ -1,4 +1,4 @@
-"""Invoke back to back for minutes, and see what becomes of the times as the device grows warm."""
+"""Invoke back to back: for minutes, to see what becomes of the times as the device grows warm; or untimed."""
 
 from __future__ import annotations
 
@@ -40,3 +40,15 @@ def sustained(
             }
         )
     return windows
+
+
+def counted(prepare: Callable[[], object], run: Callable[[], object], seconds: float) -> dict[str, Any]:
+    """The number of `inferences`, and from when on (`began`) and until when (`ended`) by the clock of every process."""
+    prepare()
+    run()
+    inferences, began = 0, time.monotonic()
+    while time.monotonic() < began + seconds:
+        prepare()
+        run()
+        inferences += 1
+    return {"inferences": inferences, "began": began, "ended": time.monotonic()}

@@ -41,6 +41,7 @@ def _step(request: dict[str, Any]) -> dict[str, Any]:
         "profile": steps.profile,
         "time": steps.repetition,
         "sustain": steps.sustain,
+        "spend": steps.spend,
         "trial": steps.trial,
     }
     try:

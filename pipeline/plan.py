@@ -198,6 +198,7 @@ class MeasureSection(Section):
     operators: bool = False
     deadline: DeadlineSection | None = None
     sustained_seconds: float = Field(0, ge=0, le=86400)
+    energy_seconds: float = Field(0, ge=0, le=86400)
     controls: ControlsSection = ControlsSection()
     retries: int = Field(2, ge=0, le=20)
     cool_down_seconds: float = Field(30, ge=0, le=3600)

@@ -77,6 +77,26 @@ class Sustained(Record):
     windows: tuple[Window, ...]
 
 
+class MeterReadings(Record):
+    """What a meter told, in watts: while the device rested, and while it inferred; and what it does not see."""
+
+    name: str
+    leaves_out: str
+    idle_watts: tuple[float, ...]
+    watts: tuple[float, ...]
+
+
+class Spent(Record):
+    """A fresh process that inferred back to back from `began` to `ended`, seconds by the device's clock, untimed, while
+    its meters were read; without a meter it was not run."""
+
+    step: int
+    began: float
+    ended: float
+    inferences: int
+    meters: tuple[MeterReadings, ...]
+
+
 class Repetition(Record):
     """One fresh process: load, first inference, warm-ups, samples; times in nanoseconds.
 
@@ -109,4 +129,5 @@ class Measurement(Record):
     emulated: bool
     repetitions: tuple[Repetition, ...]
     sustained: Sustained | None = None
+    spent: Spent | None = None
     metric: float | None

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.measurement import deadlines, endurance
+from pipeline.measurement import deadlines, endurance, energy
 from pipeline.measurement.deadlines import Deadlines
 from pipeline.measurement.endurance import Endurance
+from pipeline.measurement.energy import Energy
 from pipeline.measurement.measurement import Measurement, Record
 
 CONFIDENCE = 0.95
@@ -40,11 +41,13 @@ class Summary(Record):
     metric: float | None
     deadlines: Deadlines | None = None
     endurance: Endurance | None = None
+    energy: Energy | None = None
 
     @property
     def sentences(self) -> list[str]:
-        """What came of invoking the model at a fixed rate, and for long, where that was asked for."""
-        return [found.sentence for found in (self.deadlines, self.endurance) if found is not None]
+        """What came of invoking the model at a fixed rate, for long, and beside a meter, where that was asked for."""
+        asked = (self.deadlines, self.endurance, self.energy)
+        return [found.sentence for found in asked if found is not None]
 
 
 def summarise(measurement: Measurement) -> Summary:
@@ -69,6 +72,7 @@ def summarise(measurement: Measurement) -> Summary:
         metric=measurement.metric,
         deadlines=deadlines.summarise(paced) if paced else None,
         endurance=endurance.summarise(measurement.sustained) if measurement.sustained else None,
+        energy=energy.summarise(measurement.spent) if measurement.spent else None,
     )
 
 

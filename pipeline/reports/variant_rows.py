@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.measurement.deadlines import Deadlines
 from pipeline.measurement.endurance import Endurance
+from pipeline.measurement.energy import MeterFigures
 from pipeline.measurement.statistics import Estimate, Summary
 from pipeline.reports import notation
 from pipeline.result import Result, TargetResult
@@ -50,6 +51,7 @@ def rows(result: Result, target: TargetResult) -> list[Row]:
         row("latency, least", lambda _, summary: notation.milliseconds(summary.minimum_ms)),
         *(_deadlines(row) if paced else ()),
         *(_endurance(row) if lasting else ()),
+        *_energy(row, target),
         row("loading", lambda _, summary: notation.milliseconds(summary.load_ms)),
         row("first inference", lambda _, summary: notation.milliseconds(summary.first_ms)),
         row("memory, at most", lambda _, summary: notation.size(summary.peak_memory_bytes)),
@@ -85,6 +87,25 @@ def _endurance(row: Callable[[str, Callable[[str, Summary], str]], Row]) -> Iter
     yield figure("back to back, first quarter", lambda found: notation.milliseconds(found.first_ms))
     yield figure("back to back, last quarter", lambda found: notation.milliseconds(found.last_ms))
     yield figure("back to back, change", lambda found: f"{found.change:+.1%}")
+
+
+def _energy(row: Callable[[str, Callable[[str, Summary], str]], Row], target: TargetResult) -> Iterator[Row]:
+    """Of a model that was run beside the device's meters."""
+    summaries = target.summaries.values()
+    found = {each.meter: each for one in summaries if one.energy for each in one.energy.meters}
+
+    def figure(title: str, meter: str, value: Callable[[MeterFigures], float | None]) -> Row:
+        def cell(_: str, summary: Summary) -> str:
+            known = {each.meter: value(each) for each in (summary.energy.meters if summary.energy else ())}
+            joules = known.get(meter)
+            return "unknown" if joules is None else f"{joules * 1e3:.3g} mJ"
+
+        return row(title, cell)
+
+    for name, one in found.items():
+        title = f"energy an inference by {name}, without {one.leaves_out}"
+        yield figure(title, name, lambda each: each.joules)
+        yield figure(f"above rest, by {name}", name, lambda each: each.joules_above_idle)
 
 
 def file_bytes(target: TargetResult, variant: str) -> str:

@@ -32,6 +32,7 @@ def measurements_of(
             emulated=emulated,
             repetitions=session.repetitions[name],
             sustained=session.sustained.get(name),
+            spent=session.spent.get(name),
             metric=None,
         )
         for name, artifact in variants.items()

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from pipeline.artifacts import file_digest
-from pipeline.measurement.measurement import Repetition, Sustained
+from pipeline.measurement.measurement import Repetition, Spent, Sustained
 from pipeline.measurement.operators import Operators
 from pipeline.models.samples import Samples, of_names
 from pipeline.plan import MeasureSection
@@ -22,11 +22,13 @@ from pipeline.stages.deploy import Deployed
 from targets.device import Device, Event
 from targets.errors import TargetError
 
-Reported = TypeVar("Reported", Repetition, Sustained)
+Reported = TypeVar("Reported", Repetition, Sustained, Spent)
 
 GRACE_S = 60.0
 # How long operators are timed, and as long the whole model beside them.
 PROFILE_S = 2.0
+# How long meters are read while the device rests.
+IDLE_S = 5.0
 AGENT_KEYS = (
     "warmup_runs",
     "warmup_seconds",
@@ -49,6 +51,7 @@ class Session:
     environment: dict[str, Any]
     sustained: dict[str, Sustained]
     operators: dict[str, Operators] = field(default_factory=dict)
+    spent: dict[str, Spent] = field(default_factory=dict)
 
 
 class BrokenOff(TargetError):
@@ -78,6 +81,10 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
     for name in names if options.sustained_seconds else ():
         rest = {"seconds": options.sustained_seconds, "cool_down_seconds": options.cool_down_seconds}
         steps.append({"kind": "sustain", "variant": name, **rest})
+    for name in names if options.energy_seconds else ():
+        spans = {"seconds": options.energy_seconds, "idle_seconds": IDLE_S}
+        rest = {"cool_down_seconds": options.cool_down_seconds}
+        steps.append({"kind": "spend", "variant": name, **spans, **rest})
 
     events: list[Event] = []
 
@@ -123,24 +130,27 @@ def _longer(options: MeasureSection, variants: int) -> float:
     """Seconds that the session takes by order, beside what its steps may take at most."""
     paced = options.deadline.seconds * options.repetitions if options.deadline else 0.0
     endurance = options.sustained_seconds + options.cool_down_seconds if options.sustained_seconds else 0.0
-    return variants * (paced + endurance)
+    energy = IDLE_S + options.energy_seconds + options.cool_down_seconds if options.energy_seconds else 0.0
+    return variants * (paced + endurance + energy)
 
 
 def _session(
     device: Device, names: Sequence[str], events: Sequence[Event], outputs: dict[str, Samples]
 ) -> Session:
-    sustained = {
-        str(event["variant"]): _read(device, Sustained, event)
-        for event in events
-        if event.get("event") == "sustained"
-    }
     return Session(
         _repetitions(device, names, events),
         outputs,
         _environment(events),
-        sustained,
+        _once(device, Sustained, "sustained", events),
         _operators(device, events),
+        _once(device, Spent, "spent", events),
     )
+
+
+def _once(device: Device, kind: type[Reported], name: str, events: Sequence[Event]) -> dict[str, Reported]:
+    """The events of this name, of which a variant has at most one."""
+    found = [event for event in events if event.get("event") == name]
+    return {str(event["variant"]): _read(device, kind, event) for event in found}
 
 
 def named_places(places: str | dict[str, str]) -> dict[str, str]:

@@ -1,0 +1,180 @@
+"""What power the device takes, where it has a meter that we may read.
+
+Meters are read by the launcher, while a process of its own does nothing but infer and times nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Callable, NamedTuple
+
+from device_agents import sysfiles
+from device_agents.android import BATTERY
+from device_agents.speed import command_output
+
+LOOK_EVERY_S = 0.25
+MICRO, MILLI, HOUR_S = 1e-6, 1e-3, 3600
+# What dumpsys calls a battery that nothing charges: BatteryManager.BATTERY_STATUS_*.
+UNPLUGGED = ("3", "4")
+HWMON = "/sys/class/hwmon/hwmon*"
+WHOLE_DEVICE = "nothing, display and radios are in it"
+
+
+class Meter(NamedTuple):
+    """`watts` reads it, None where there is no news; `leaves_out` is what of the device it does not see."""
+
+    name: str
+    leaves_out: str
+    watts: Callable[[], float | None]
+
+
+def meters() -> list[Meter]:
+    """Those that this device has and lets us read; a battery's only while nothing charges it."""
+    return [*_pmic(), *_ina2xx(), *(_battery() or _gauge())]
+
+
+def _pmic() -> list[Meter]:
+    """A Raspberry Pi 5's power chip."""
+    left_out = "USB devices, display, fan, boards on top, and what the conversion of 5 V loses"
+    return [Meter("PMIC rails", left_out, _rails)] if _rails() is not None else []
+
+
+def _rails() -> float | None:
+    """The sum over all rails of which `vcgencmd pmic_read_adc` tells current and voltage."""
+    said = command_output("vcgencmd", "pmic_read_adc") or ""
+    found: dict[str, dict[str, float]] = {}
+    for rail, quantity, value in re.findall(r"(\w+)_([AV])\b[^=\n]*=([\d.]+)[AV]", said):
+        found.setdefault(rail, {})[quantity] = float(value)
+    powers = [rail["A"] * rail["V"] for rail in found.values() if len(rail) == 2]
+    return sum(powers) if powers else None
+
+
+def _ina2xx() -> list[Meter]:
+    """Sensors of TI's INA family by the kernel's hwmon drivers, each channel a meter: one may supply another."""
+    found = []
+    for folder in sysfiles.find(HWMON):
+        chip = sysfiles.read(f"{folder}/name") or ""
+        for channel in range(1, 5) if re.fullmatch(r"ina\d+", chip) else ():
+            watts = partial(_channel, folder, channel)
+            if watts() is not None:
+                label = sysfiles.read(f"{folder}/in{channel}_label") or f"channel {channel}"
+                found.append(Meter(f"{chip} {label}", "what is not supplied through it", watts))
+    return found
+
+
+def _channel(folder: str, channel: int) -> float | None:
+    """Microwatts where the driver tells them, else milliamperes times millivolts."""
+    microwatts, milliamperes, millivolts = (
+        sysfiles.number(f"{folder}/{quantity}{channel}_input") for quantity in ("power", "curr", "in")
+    )
+    if microwatts is not None:
+        return microwatts * MICRO
+    if milliamperes is None or millivolts is None:
+        return None
+    return milliamperes * MILLI * millivolts * MILLI
+
+
+def _battery() -> list[Meter]:
+    """A battery by sysfs."""
+    for folder in sysfiles.find(f"{BATTERY}/*"):
+        if sysfiles.read(f"{folder}/type") == "Battery":
+            watts = partial(_discharge, folder)
+            return [Meter("battery", WHOLE_DEVICE, watts)] if watts() is not None else []
+    return []
+
+
+def _discharge(folder: str) -> float | None:
+    """Microwatts, or microamperes (of whose sign vendors do not agree) times microvolts; none while it is charged."""
+    if sysfiles.read(f"{folder}/status") != "Discharging":
+        return None
+    power, current, voltage = (
+        sysfiles.number(f"{folder}/{quantity}_now") for quantity in ("power", "current", "voltage")
+    )
+    if power is not None:
+        return abs(power) * MICRO
+    return None if current is None or voltage is None else abs(current) * MICRO * voltage * MICRO
+
+
+def _gauge() -> list[Meter]:
+    """A phone's battery by `dumpsys battery`, which adb's shell may ask where it may not read sysfs."""
+    meter = _Gauge()
+    meter()
+    left_out = f"{WHOLE_DEVICE}; it counts in steps, and a short run tells little or nothing"
+    return [] if meter.charge is None else [Meter("battery gauge", left_out, meter)]
+
+
+class _Gauge:
+    """The charge that is left, in microampere hours: watts from one of its steps to the next."""
+
+    def __init__(self) -> None:
+        self.charge: int | None = None
+        self._stepped_at: float | None = None
+
+    def __call__(self) -> float | None:
+        said = command_output("dumpsys", "battery") or ""
+        known = dict(re.findall(r"^\s+([\w ]+): (-?\d+)\s*$", said, re.MULTILINE))
+        if not {"Charge counter", "voltage"} <= set(known) or known.get("status") not in UNPLUGGED:
+            return None
+        now, before, since = time.monotonic(), self.charge, self._stepped_at
+        self.charge = int(known["Charge counter"])
+        if before is None or before == self.charge:
+            return None
+        self._stepped_at = now
+        if since is None:
+            return None
+        joules = (before - self.charge) * MICRO * HOUR_S * int(known["voltage"]) * MILLI
+        return joules / (now - since)
+
+
+def observed(run: Callable[[], dict[str, Any]], idle_seconds: float) -> dict[str, Any]:
+    """The event of `run`, a process that tells from when on (`began`) and until when (`ended`) it inferred, with the
+    readings in watts of each meter meanwhile, and at rest before. Without a meter nothing is run.
+    """
+    found = meters()
+    if not found:
+        return {"event": "spent", "began": 0.0, "ended": 0.0, "inferences": 0, "meters": []}
+    with _read() as idle:
+        time.sleep(idle_seconds)
+    with _read() as busy:
+        event = run()
+    read = [(name, watts) for at, name, watts in busy if event["began"] <= at <= event["ended"]]
+    rest = [(name, watts) for _, name, watts in idle]
+    told = [
+        {
+            "name": meter.name,
+            "leaves_out": meter.leaves_out,
+            **{
+                key: [watts for name, watts in looks if name == meter.name]
+                for key, looks in (("idle_watts", rest), ("watts", read))
+            },
+        }
+        for meter in found
+    ]
+    return {**event, "meters": told}
+
+
+@contextlib.contextmanager
+def _read() -> Iterator[list[tuple[float, str, float]]]:
+    """Read every meter over and over meanwhile: the clock's time, the meter's name, and watts."""
+    looks: list[tuple[float, str, float]] = []
+    found, over = meters(), threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_EVERY_S):
+            for meter in found:
+                watts, now = meter.watts(), time.monotonic()
+                if watts is not None:
+                    looks.append((now, meter.name, watts))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield looks
+    finally:
+        over.set()
+        thread.join()
