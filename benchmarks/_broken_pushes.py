@@ -85,15 +85,16 @@ def break_in_process(seed: int, folder: Path) -> Account:
     file = File.random(seed, folder, folder)
     file.place.parent.mkdir(exist_ok=True)
     for fault in random.permutation(FAULTS):
-        _attempt(file, account, str(fault), int(random.integers(0, file.path.stat().st_size + 1)))
-    _attempt(file, account, None, 0)
+        _attempt(file, account, str(fault), random.random())
+    _attempt(file, account, None)
     account.unhealed += not file.place.exists() or file.part.exists()
     for path in (file.place, file.part, file.path):
         path.unlink(missing_ok=True)
     return account
 
 
-def _attempt(file: File, account: Account, fault: str | None, after: int) -> None:
+def _attempt(file: File, account: Account, fault: str | None, share: float = 1.0) -> None:
+    """Push the file; break it when this share of what is still to be sent was."""
     found: list[Any] = []
     size = file.path.stat().st_size
     wanted = {"path": str(file.place), "sha256": file.digest, "bytes": size}
@@ -106,6 +107,7 @@ def _attempt(file: File, account: Account, fault: str | None, after: int) -> Non
     offset = offset_to_go_on_from(file.path, state)
     account.resent = max(account.resent, min(file.arrived, size) - offset)
     job = {"version": 1, "do": "receive", **wanted, "offset": offset, "patience_s": 10}
+    after = int(share * (size - offset))
     _feed(json.dumps(job).encode() + b"\n", chunks(file.path, offset), fault, after)
     if fault is not None:
         account.broken[fault] += 1

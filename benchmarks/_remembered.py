@@ -27,8 +27,9 @@ def remembered(suite: str, key: str, measure: Callable[[], dict[str, Any]]) -> d
     return found
 
 
-def code(*rooms: str) -> str:
-    """A digest of the Python files in these folders of the project, with all that they import from it."""
+def code(*places: str) -> str:
+    """A digest of these Python files of the project, or those in folders of it, with all that they import from it."""
     root = Path(__file__).absolute().parent.parent
-    files = sorted(path for room in rooms for path in (root / room).rglob("*.py"))
-    return hashlib.sha256(source_digest(files, root, OWN_PACKAGES).encode()).hexdigest()[:16]
+    found = [root / place for place in places]
+    files = sorted(path for each in found for path in (each.rglob("*.py") if each.is_dir() else [each]))
+    return hashlib.sha256(source_digest(files, root, (*OWN_PACKAGES, "benchmarks")).encode()).hexdigest()[:16]

@@ -48,7 +48,7 @@ def run() -> list[str]:
 
 def fleets(name: str, count: int, judge: Callable[[int], dict[str, int]]) -> Counter[str]:
     """What so many fleets showed in all."""
-    made_by = code("benchmarks", "pipeline/measurement")
+    made_by = code("benchmarks/farm.py", "pipeline/measurement")
     total: Counter[str] = Counter()
     for seed in range(FIRST, FIRST + count):
         total.update(remembered("farm", f"{made_by} {name} {seed}", lambda seed=seed: judge(seed)))

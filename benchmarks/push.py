@@ -43,7 +43,7 @@ def run() -> list[str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "server").mkdir()
-        made_by = code("benchmarks", "device_agents", "targets")
+        made_by = code("benchmarks/push.py", "device_agents", "targets")
         account = _in_process(made_by)
         with loopback_sshd(folder / "server") as options:
             account.add(_over_ssh(options, folder, made_by))

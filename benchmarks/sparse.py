@@ -79,7 +79,7 @@ def cells() -> Iterator[Cell]:
 
 def run() -> list[str]:
     """Print the tables; returns the goals that were missed."""
-    made_by = code("benchmarks", "pipeline/sparse_tflite")
+    made_by = code("benchmarks/sparse.py", "pipeline/sparse_tflite")
     table = Table(
         *("network", "device", "runtime", "file", "bytes", "times faster than dense", "peak MiB", "answers"),
         title="at 90 % zeros; in brackets the 95 % interval",

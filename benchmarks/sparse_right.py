@@ -44,7 +44,7 @@ SAID = {"would be wrong": "wrong", "does not load": "no load", "damaged": "damag
 def run() -> list[str]:
     """Print the table; returns the goals that were missed."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    made_by = code("benchmarks", "pipeline/sparse_tflite")
+    made_by = code("benchmarks/sparse_right.py", "benchmarks/_device_worker.py", "pipeline/sparse_tflite")
     found = []
     for first in range(0, GRAPHS, BATCH):
         seeds = range(first, first + BATCH)

@@ -38,7 +38,7 @@ BLOCKS = (2, 4, 8, 16)
 
 def run() -> list[str]:
     """Print the table; returns the goals that were missed."""
-    made_by = code("benchmarks", "pipeline/sparse_tflite")
+    made_by = code("benchmarks/sparse_size.py", "pipeline/sparse_tflite")
     columns = ("precision", "zeros", "dense", "TensorFlow's sparse", "the least", "ours", *RUNTIMES)
     table, missed = Table(*columns, title="bytes of a file"), []
     for precision, share in itertools.product(PRECISIONS, SHARES):

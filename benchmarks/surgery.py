@@ -26,7 +26,7 @@ DIFFERENCE = 1e-5
 def run() -> list[str]:
     """Print the table; returns the goals that were missed."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    made_by = code("benchmarks", "pipeline/pruning/surgery", "pipeline/models")
+    made_by = code("benchmarks/surgery.py", "pipeline/pruning/surgery", "pipeline/models")
     missed, differences, kinds, units, files, seconds = [], [0.0], Counter[str](), 0, 0, 0.0
     for seed in range(GRAPHS):
         found = remembered("surgery", f"{made_by} {seed}", lambda seed=seed: _found(seed))
