@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 from pipeline.reports import latency_figures, notation, variant_rows
 from pipeline.result import Result
@@ -14,6 +15,22 @@ PLOTLY = "package_data/plotly.min.js"
 
 def render(result: Result) -> str:
     """`report.html`: nothing in it is loaded from anywhere, and every name in it is escaped."""
+    figures = {
+        name: latency_figures.figures(target.measurements, target.emulated)
+        for name, target in result.targets.items()
+    }
+    return page(
+        "report.html.j2",
+        with_figures=any(figures.values()),
+        result=result,
+        rows=variant_rows.rows,
+        figures=figures,
+        plan=json.dumps(result.plan, indent=2),
+    )
+
+
+def page(template: str, *, with_figures: bool, **shown: Any) -> str:
+    """A page out of one of the templates here; with figures, what draws them is in it, too."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -25,18 +42,8 @@ def render(result: Result) -> str:
         lstrip_blocks=True,
     )
     environment.filters["zip"] = zip
-    figures = {
-        name: latency_figures.figures(target.measurements, target.emulated)
-        for name, target in result.targets.items()
-    }
-    return environment.get_template("report.html.j2").render(
-        result=result,
-        notation=notation,
-        rows=variant_rows.rows,
-        figures=figures,
-        plan=json.dumps(result.plan, indent=2),
-        plotly=Markup(_plotly()) if any(figures.values()) else "",
-    )
+    plotly = Markup(_plotly()) if with_figures else ""
+    return environment.get_template(template).render(notation=notation, plotly=plotly, **shown)
 
 
 def _plotly() -> str:

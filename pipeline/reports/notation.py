@@ -119,3 +119,17 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", plain(value)
+
+
+def ratio_as_change(estimate: Estimate) -> str:
+    """A ratio as a change: `+2.1 % [+1.9 %, +2.4 %]`."""
+    value, low, high = (
+        None if each is None else f"{100 * (each - 1):+.2f} %"
+        for each in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} [{low}, {high}]" if low and high else f"{value}"
+
+
+def instant(text: str | None) -> str:
+    """`2026-01-31 02:00` of `2026-01-31T02:00:00Z`."""
+    return "never" if text is None else text[:16].replace("T", " ")

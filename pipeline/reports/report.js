@@ -1,7 +1,7 @@
 "use strict";
 const places = [...document.querySelectorAll(".figure")];
 
-function colours() {
+function colours(layout) {
   const style = getComputedStyle(document.documentElement);
   const text = style.getPropertyValue("--text").trim();
   const line = style.getPropertyValue("--line").trim();
@@ -12,7 +12,7 @@ function colours() {
     "hoverlabel.font.color": text,
     "hoverlabel.bgcolor": style.getPropertyValue("--card").trim(),
   };
-  for (const axis of ["xaxis", "yaxis"]) {
+  for (const axis of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
     changes[`${axis}.gridcolor`] = line;
     changes[`${axis}.linecolor`] = line;
     changes[`${axis}.zerolinecolor`] = line;
@@ -32,8 +32,8 @@ for (const place of places) {
   };
   // Plotly would offer to send the data to its maker.
   const options = { responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "" };
-  Plotly.newPlot(place, figure.data, layout, options).then(() => Plotly.relayout(place, colours()));
+  Plotly.newPlot(place, figure.data, layout, options).then(() => Plotly.relayout(place, colours(layout)));
 }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  for (const place of places) Plotly.relayout(place, colours());
+  for (const place of places) Plotly.relayout(place, colours(place.layout));
 });
