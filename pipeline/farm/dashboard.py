@@ -102,16 +102,16 @@ def _hottest(job: NightJob) -> float | None:
 def _folders(night: Night, folder: Path) -> dict[str, str]:
     """The folder of each run that is still there, by the run's id."""
     found = dict(_runs_of(night, ""))
-    for other in sorted(folder.absolute().parent.glob("*/night.json")):
+    for other in sorted(folder.resolve().parent.glob("*/night.json")):
         # A link to the latest night is that night once more.
-        if other.parent.is_symlink() or other.parent.name == folder.absolute().name:
+        if other.parent.is_symlink() or other.parent == folder.resolve():
             continue
         try:
             found |= _runs_of(nights.load(other), f"../{other.parent.name}/")
         except UserError:
             # A night of another version has no links here; its figures are in the history all the same.
             continue
-    return {run: place for run, place in found.items() if (folder / place).is_dir()}
+    return {run: place for run, place in found.items() if (folder.resolve() / place).is_dir()}
 
 
 def _runs_of(night: Night, prefix: str) -> Mapping[str, str]:

@@ -27,9 +27,9 @@ Logs = Mapping[str, np.ndarray]
 
 
 class TrendPoint(Record):
-    """One night. `medians_ms` by variant; `change` is candidate over baseline, without an interval where the raw samples
-    were pruned; `over_canary` is candidate over canary and `level` its mean between two steps, all ratios; null where
-    the session was not valid or not whole.
+    """One night. `medians_ms` by variant; `change` is candidate over baseline, without an interval where the raw
+    samples were pruned; `over_canary` is candidate over canary and `level` its mean between two steps, all ratios; null
+    where the session was not valid or not whole.
     """
 
     run: str

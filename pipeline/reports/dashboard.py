@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 from pipeline import atomic
 from pipeline.farm.dashboard import Dashboard
 from pipeline.farm.judge import NightVerdict
+from pipeline.farm.night import Night
 from pipeline.farm.trends import Trend
 from pipeline.reports import html, notation, trend_figures
 
@@ -39,7 +41,8 @@ def render(dashboard: Dashboard) -> str:
         folders=dashboard.folders,
         figures=figures,
         scatters=scatters,
-        alarms=sorted(night.alarms, key=lambda each: (ORDER.index(each.outcome), each.plan, each.target)),
+        alarms=alarms(night),
+        numbers={(each.plan, each.target): at for at, each in enumerate(dashboard.trends, 1)},
         jobs={(job.plan, job.target): job for job in night.jobs},
         verdicts=lambda trend: _verdicts(dashboard, trend),
         notes=_notes,
@@ -48,6 +51,16 @@ def render(dashboard: Dashboard) -> str:
         states=STATES,
         names=NAMES,
     )
+
+
+def alarms(night: Night) -> list[list[NightVerdict]]:
+    """What is missing first; verdicts of one job that have the same to tell are together."""
+    found: dict[tuple[int, str, str, str, str], list[NightVerdict]] = defaultdict(list)
+    for each in night.alarms:
+        # Of a change, each metric has its own to tell.
+        alone = each.metric if each.outcome == "regressed" else ""
+        found[ORDER.index(each.outcome), each.plan, each.target, each.reason, alone].append(each)
+    return [found[key] for key in sorted(found)]
 
 
 def change(verdict: NightVerdict) -> str:

@@ -152,7 +152,16 @@ def _breaks(found: Trend) -> Iterator[Figure]:
     for each in found.breaks:
         at = found.points[each.at].started
         line = {"color": GREY, "width": 1.5, "dash": "dot"}
-        yield {"type": "line", "xref": "x", "yref": "paper", "x0": at, "x1": at, "y0": 0, "y1": 0.97, "line": line}
+        yield {
+            "type": "line",
+            "xref": "x",
+            "yref": "paper",
+            "x0": at,
+            "x1": at,
+            "y0": 0,
+            "y1": 0.97,
+            "line": line,
+        }
 
 
 def _line(axis: str, height: float) -> Figure:
@@ -162,5 +171,12 @@ def _line(axis: str, height: float) -> Figure:
 
 
 def _title(axis: str, text: str) -> Figure:
-    place = {"xref": "paper", "yref": "paper", "x": 0, "y": PANES[axis][0][1], "xanchor": "left", "yanchor": "bottom"}
+    place = {
+        "xref": "paper",
+        "yref": "paper",
+        "x": 0,
+        "y": PANES[axis][0][1],
+        "xanchor": "left",
+        "yanchor": "bottom",
+    }
     return {"text": text, "showarrow": False, "font": {"size": 12}, **place}
