@@ -48,11 +48,14 @@ class Dashboard(Record):
 
 def gather(connection: Connection, night: Night, folder: Path) -> Dashboard:
     """The page of a night whose files are in `folder`, beside the nights before."""
+    alarmed = {(each.plan, each.target) for each in night.alarms}
     named = {(job.plan, job.target) for job in night.jobs}
+    # What there is to look at comes first.
+    ordered = sorted(named, key=lambda name: (name not in alarmed, name))
     return Dashboard(
         night=night,
         fleet=tuple(_fleet(connection, night)),
-        trends=tuple(trend(connection, plan, target, night.finished) for plan, target in sorted(named)),
+        trends=tuple(trend(connection, plan, target, night.finished) for plan, target in ordered),
         folders=_folders(night, folder),
     )
 

@@ -36,7 +36,7 @@ def trend(found: Trend) -> Figure:
     for axis, (domain, _) in PANES.items():
         name = f"yaxis{axis[1:]}"
         layout[name] = {"domain": domain, "tickformat": FORMAT[axis], "automargin": True, "nticks": 5}
-    data = [_changes(points), _levels(points), _ratios(points), *_medians(points), *_steps(found)]
+    data = [_changes(points), _levels(found), _ratios(points), *_medians(points), *_steps(found)]
     return {"data": data, "layout": layout}
 
 
@@ -120,9 +120,16 @@ def _ratios(points: Sequence[TrendPoint]) -> Figure:
     return trace | {"mode": "markers", "showlegend": False}
 
 
-def _levels(points: Sequence[TrendPoint]) -> Figure:
-    shown = [point for point in points if point.level is not None]
-    trace = _trace("level between steps", "y2", shown, [point.level for point in shown], ORANGE)
+def _levels(found: Trend) -> Figure:
+    """A line of what the level was, broken where another segment begins."""
+    anew = {each.at for each in found.breaks}
+    shown: list[tuple[TrendPoint, float | None]] = []
+    for at, point in enumerate(found.points):
+        if at in anew:
+            shown.append((point, None))
+        if point.level is not None:
+            shown.append((point, point.level))
+    trace = _trace("level", "y2", [point for point, _ in shown], [level for _, level in shown], ORANGE)
     trace["line"] = {"color": ORANGE, "width": 2.5, "shape": "hv"}
     return trace | {"mode": "lines", "showlegend": False}
 
