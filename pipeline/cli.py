@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import commands, locate
+from pipeline.commands_dashboard import dashboard
 from pipeline.commands_farm import baseline, nightly
 from pipeline.commands_history import history
 from pipeline.commands_targets import accept, targets
@@ -33,6 +34,7 @@ app.add_typer(targets, name="targets")
 app.add_typer(history, name="history")
 app.command("acceptance")(accept)
 app.command("nightly")(nightly)
+app.command("dashboard")(dashboard)
 app.add_typer(baseline, name="baseline")
 
 Json = Annotated[

@@ -175,9 +175,6 @@ def farm(url: str, runs: Path, lives: Sequence[Life] = FARM, count: int = COUNT)
             continue
         tonight = last[life]
         save(tonight, folder / f"{life.plan}-{life.target}")
-        (folder / f"{life.plan}-{life.target}" / "report.html").write_text(
-            "<!doctype html><title>run</title>"
-        )
         identity = series.segment(series.identity(tonight.targets[life.target]))
         wanted = Wanted(life.plan, life.target, identity, DIGESTS["baseline"], DIGESTS["canary"])
         with reading(url) as connection:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.cli import app
+from pipeline.commands_dashboard import publish
+from pipeline.errors import UserError
 from pipeline.farm import night as nights
 from pipeline.farm.dashboard import Dashboard, gather
 from pipeline.farm.night import Night
@@ -26,9 +30,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dashboard, Path]:
     root = tmp_path_factory.mktemp("farm")
     url = f"sqlite:///{root / 'history.db'}"
     folder = farm(url, root / "runs")
-    with reading(url) as connection:
-        found = gather(connection, nights.load(folder), folder)
-    return found, page.write(found, folder)
+    return publish(nights.load(folder), folder, url)
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +132,12 @@ def test_every_link_leads_somewhere(window: Browser, shown: tuple[Dashboard, Pat
     window.open(shown[1])
     links = window.run("return [...document.querySelectorAll('a')].map((each) => each.getAttribute('href'))")
     runs = {each for each in links if not each.startswith("#")}
-    assert len(runs) == sum(life.target != "pixel" for life in FARM)
+    # Of what is an alarm there is a page, of the others the result.
+    alarmed = {"digits-rpi4/report.html", "digits-zero2w/report.html", "keywords-rpi4/report.html"}
+    passed = {"digits-rpi5/result.json", "digits-virtual-rpi4/result.json", "keywords-rpi5/result.json"}
+    assert runs == alarmed | passed
     assert all((shown[1].parent / each).is_file() for each in runs)
+    assert "candidate" in Page((shown[1].parent / "digits-rpi4/report.html").read_text()).root.text
     anchors = [each[1:] for each in links if each.startswith("#")]
     assert window.run("return arguments[0].every((each) => document.getElementById(each))", anchors)
 
@@ -213,3 +219,44 @@ def test_a_page_without_any_measurement_has_no_charts(shown: tuple[Dashboard, Pa
     bare = changed(shown[0], jobs=jobs, verdicts=()).model_copy(update={"trends": (), "fleet": ()})
     text = page.render(bare)
     assert len(text) < 100_000 and "Nothing was measured tonight." in Page(text).root.text
+
+
+def test_the_command_writes_the_page_of_a_night(
+    shown: tuple[Dashboard, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shown[1].parent
+    latest = tmp_path / "latest-night"
+    latest.symlink_to(folder)
+    history = f"sqlite:///{folder.parent.parent / 'history.db'}"
+    app(["dashboard", str(latest), "--history", history, "--json"], standalone_mode=False)
+    said = json.loads(capsys.readouterr().out)
+    assert Dashboard.model_validate(said) == shown[0]
+    app(["dashboard", str(folder / "night.json"), "--history", history], standalone_mode=False)
+    assert "".join(capsys.readouterr().out.split()) == f"dashboard:{folder / 'dashboard.html'}"
+    with pytest.raises(UserError, match="latest-night"):
+        app(["dashboard", str(tmp_path / "none")], standalone_mode=False)
+
+
+def test_nights_of_other_folders_are_linked_and_what_is_no_night_is_left_out(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'history.db'}"
+    first = farm(url, tmp_path / "runs", FARM[:1], count=1)
+    first.rename(first.parent / "before")
+    later = farm(url, tmp_path / "runs", FARM[:1], count=2)
+    (tmp_path / "runs" / "broken").mkdir()
+    (tmp_path / "runs" / "broken" / "night.json").write_text("{")
+    found, _ = publish(nights.load(later), later, url)
+    assert found.pages == {
+        "night-00-digits-rpi4-0": "../before/digits-rpi4/result.json",
+        "night-01-digits-rpi4-0": "digits-rpi4/result.json",
+    }
+
+
+def test_a_device_that_was_measured_and_is_not_judged_is_up(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'history.db'}"
+    folder = farm(url, tmp_path / "runs", FARM[:1], count=1)
+    night = nights.load(folder)
+    verdicts = tuple(
+        each.model_copy(update={"outcome": "missing", "reason": "no baseline"}) for each in night.verdicts
+    )
+    found, _ = publish(night.model_copy(update={"verdicts": verdicts, "exit_code": 1}), folder, url)
+    assert [device.state for device in found.fleet] == ["up"]

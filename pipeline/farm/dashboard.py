@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 
 from pipeline.errors import UserError
 from pipeline.farm import night as nights
-from pipeline.farm.judge import NightVerdict
+from pipeline.farm.judge import NightVerdict, Outcome
 from pipeline.farm.night import Night, NightJob
 from pipeline.farm.trends import Trend, trend
 from pipeline.history.tables import measurements
@@ -18,8 +18,8 @@ from pipeline.measurement.error_rates import ErrorRates
 from pipeline.measurement.measurement import Record
 
 State = Literal["up", "too noisy", "invalid", "missing"]
-# The worst last; what a verdict's outcome says of the device.
-STATES: dict[State, str] = {"up": "", "too noisy": "unstable", "invalid": "invalid", "missing": "missing"}
+# What a verdict's outcome says of the device, the worse first.
+DOUBTS: dict[State, Outcome] = {"invalid": "invalid", "too noisy": "unstable"}
 
 
 class Device(Record):
@@ -38,12 +38,12 @@ class Device(Record):
 
 
 class Dashboard(Record):
-    """All that is on the page; `folders` say where the result of a run lies, relative to the night's own folder."""
+    """All that is on the page; `pages` say where a run's page or result is, relative to the night's own folder."""
 
     night: Night
     fleet: tuple[Device, ...]
     trends: tuple[Trend, ...]
-    folders: dict[str, str]
+    pages: dict[str, str]
 
 
 def gather(connection: Connection, night: Night, folder: Path) -> Dashboard:
@@ -56,7 +56,7 @@ def gather(connection: Connection, night: Night, folder: Path) -> Dashboard:
         night=night,
         fleet=tuple(_fleet(connection, night)),
         trends=tuple(trend(connection, plan, target, night.finished) for plan, target in ordered),
-        folders=_folders(night, folder),
+        pages=_pages(night, folder),
     )
 
 
@@ -84,14 +84,14 @@ def _fleet(connection: Connection, night: Night) -> Iterator[Device]:
 
 
 def _state(jobs: Sequence[NightJob], verdicts: Sequence[NightVerdict]) -> tuple[State, str]:
-    """The worst that is told of a device, and why."""
+    """The worst that is told of a device, and why. A job that was measured and is not judged does not speak of it."""
     missing = [job for job in jobs if job.ended == "missing"]
     if missing:
         of_many = f"{len(missing)} of {len(jobs)} jobs: " if len(jobs) > 1 else ""
         return "missing", of_many + missing[0].reason
-    for state in ("missing", "invalid", "too noisy"):
+    for state, outcome in DOUBTS.items():
         for each in verdicts:
-            if each.outcome == STATES[state]:
+            if each.outcome == outcome:
                 return state, f"{each.plan}: {each.reason}"
     return "up", ""
 
@@ -102,19 +102,24 @@ def _hottest(job: NightJob) -> float | None:
     return max(found, default=None)
 
 
-def _folders(night: Night, folder: Path) -> dict[str, str]:
-    """The folder of each run that is still there, by the run's id."""
+def _pages(night: Night, folder: Path) -> dict[str, str]:
+    """The page of each run that is still there, or else its result, by the run's id."""
+    here = folder.resolve()
     found = dict(_runs_of(night, ""))
-    for other in sorted(folder.resolve().parent.glob("*/night.json")):
+    for other in sorted(here.parent.glob("*/night.json")):
         # A link to the latest night is that night once more.
-        if other.parent.is_symlink() or other.parent == folder.resolve():
+        if other.parent.is_symlink() or other.parent == here:
             continue
         try:
             found |= _runs_of(nights.load(other), f"../{other.parent.name}/")
         except UserError:
             # A night of another version has no links here; its figures are in the history all the same.
             continue
-    return {run: place for run, place in found.items() if (folder.resolve() / place).is_dir()}
+    return {
+        run: f"{place}/{names[0]}"
+        for run, place in found.items()
+        if (names := [name for name in ("report.html", "result.json") if (here / place / name).is_file()])
+    }
 
 
 def _runs_of(night: Night, prefix: str) -> Mapping[str, str]:

@@ -86,7 +86,9 @@ def _request(webhook: Webhook, body: Mapping[str, Any]) -> urllib.request.Reques
         headers["Authorization"] = f"Bearer {_variable(webhook.token_from)}"
     parts = urlsplit(url)
     printable = all(text.isascii() and text.isprintable() for text in (url, *headers.values()))
-    if parts.scheme not in ("http", "https") or not parts.hostname or " " in url or not printable:
+    # To ask for the port raises where it is no number.
+    whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    if not whole or not printable or " " in url:
         raise ValueError(webhook.url_from)
     return urllib.request.Request(url, json.dumps(body).encode(), headers, method="POST")
 

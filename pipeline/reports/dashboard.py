@@ -38,7 +38,7 @@ def render(dashboard: Dashboard) -> str:
         night=night,
         fleet=dashboard.fleet,
         trends=dashboard.trends,
-        folders=dashboard.folders,
+        pages=dashboard.pages,
         figures=figures,
         scatters=scatters,
         alarms=alarms(night),
