@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from pipeline.progress import Progress
 
 if TYPE_CHECKING:
     from pipeline.farm.night import Night
+    from pipeline.farm.notify import Webhook
 
 baseline = typer.Typer(
     help="What a night's candidates are held against: accept a file, list what was accepted.",
@@ -51,7 +53,9 @@ def nightly(
         night = Nightly(read, cache, RUNS, url or None, progress)
         found = night.run()
     _write(found, night.folder, url, progress)
-    where = f"{RUNS / found.id}: summary.txt, night.json, junit.xml"
+    _tell(found, read.says.notify, progress)
+    _publish(found, night.folder, url, progress)
+    where = f"{RUNS / found.id}: dashboard.html, summary.txt, night.json, junit.xml"
     show(found.model_dump(mode="json"), as_json, night_summary.summary(found), where)
     raise typer.Exit(found.exit_code)
 
@@ -70,6 +74,26 @@ def _write(found: Night, folder: Path, url: str, progress: Progress) -> None:
         attendance.remember(found, url or None)
     except UserError as error:
         progress.line(f"not in the history: {error}")
+
+
+def _tell(found: Night, webhooks: Sequence[Webhook], progress: Progress) -> None:
+    """Whoever is to know. What goes wrong is told, and changes nothing."""
+    from pipeline.farm.notify import notify
+    from pipeline.reports import notification
+
+    for webhook in webhooks:
+        if found.exit_code or webhook.when == "always":
+            progress.line(notify(webhook, notification.body(found, webhook.form)))
+
+
+def _publish(found: Night, folder: Path, url: str, progress: Progress) -> None:
+    """The night's page; without the history there is none."""
+    from pipeline.commands_dashboard import publish
+
+    try:
+        publish(found, folder, url or None)
+    except UserError as error:
+        progress.line(f"no dashboard: {error}\nlater: edgepipe dashboard {folder}")
 
 
 @baseline.command("accept")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.farm.case import METRICS, Metric, Thresholds
+from pipeline.farm.notify import Webhook
 from pipeline.plan_section import Section
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -50,6 +51,7 @@ class NightlyPlan(Section):
     repetitions: int = Field(10, ge=2, le=1000)
     emulated: Literal["exact", "judge"] = "exact"
     thresholds: Thresholds = Thresholds()
+    notify: tuple[Webhook, ...] = ()
     baselines: Annotated[dict[str, Baseline], AfterValidator(_series)] = {}
     canaries: dict[str, Annotated[str, Field(pattern=DIGEST)]] = {}
 
