@@ -101,6 +101,7 @@ def test_what_was_accepted_is_green_what_became_slower_or_silent_is_red(farm: Wo
     jsonschema.Draft202012Validator(schema).validate(green.json)
     assert "GREEN: 1 jobs, 4 verdicts" in (folder / "summary.txt").read_text() and not failures(farm)
     assert (folder / job["folder"] / "result.json").is_file()
+    assert f'href="{job["folder"]}/result.json"' in (folder / "dashboard.html").read_text()
 
     (farm.folder / "sizes.py").write_text("WIDTH = 1024\n")
     (farm.folder / "targets" / "gone.yaml").write_text(
