@@ -29,7 +29,7 @@ NIGHTLY = """
 name: small
 plans:
   - plan: plan.yaml      # comments stay
-    set: []
+    set: [train.epochs=2]
 tags: [bench]
 repetitions: 3
 emulated: judge
@@ -127,17 +127,25 @@ def test_what_was_accepted_is_green_what_became_slower_or_silent_is_red(farm: Wo
     reruns = {row["run"] for row in rows if row["variant"] == "rerun-candidate"}
     assert len(runs) == 3 and len(reruns) == 3 and len(rows) == 4 * 6
 
-    # A target that is gone without a word stays an alarm.
-    (farm.folder / "targets" / "gone.yaml").unlink()
-    (farm.folder / "sizes.py").write_text("WIDTH = 128\n")
+    # A target that is gone without a word stays an alarm; nothing is measured for it.
+    (farm.folder / "targets" / "gone.yaml").rename(farm.folder / "targets" / "down.yaml")
+    (farm.folder / "nightly.yaml").write_text(
+        text.replace("tags: [bench]", "targets: [down]\ntags: [roof, bench]")
+    )
+    (farm.folder / "targets" / "board.yaml").write_text(BOARD.replace("[bench]", "[]"))
     again = farm.run("nightly")
-    assert again.code == 1 and "RED: small on gone: all missing" in again.out
-    assert "retired: [small/gone]" in " ".join(again.out.split())
+    (farm.folder / "targets" / "board.yaml").write_text(BOARD)
+    assert again.code == 1
+    for name in ("down", "gone", "board"):
+        assert f"small on {name}: all missing" in again.out
+    assert "retired: [small/gone]" in " ".join(again.out.split()) and "small/down" not in again.out
 
 
 def test_a_crash_loses_no_finished_measurement(farm: Workspace) -> None:
-    plans = "".join(f"  - {{plan: plan.yaml, set: [name={name}]}}\n" for name in ("first", "second"))
-    (farm.folder / "crash.yaml").write_text(f"name: crash\nplans:\n{plans}targets: [board]\nrepetitions: 3\n")
+    plans = "".join(
+        f"  - {{plan: plan.yaml, set: [name={name}, train.epochs=2]}}\n" for name in ("first", "second")
+    )
+    (farm.folder / "crash.yaml").write_text(f"name: crash\nplans:\n{plans}targets: [board]\nrepetitions: 2\n")
     ended = farm.interrupt_at("second on board: measure: 1 of", signal.SIGKILL, "nightly", "crash.yaml")
     assert ended.code == -signal.SIGKILL
     kept = [row for row in history(farm) if row["plan"] == "first"]
@@ -148,7 +156,7 @@ def test_a_crash_loses_no_finished_measurement(farm: Workspace) -> None:
 
 
 def test_ctrl_c_ends_a_night_with_130(farm: Workspace) -> None:
-    plans = "plans: [{plan: plan.yaml, set: [name=stopped]}]\n"
+    plans = "plans: [{plan: plan.yaml, set: [name=stopped, train.epochs=2]}]\n"
     (farm.folder / "stopped.yaml").write_text(f"{plans}targets: [board]\nrepetitions: 50\n")
     ended = farm.interrupt_at("stopped on board: measure: 1 of", signal.SIGINT, "nightly", "stopped.yaml")
     assert ended.code == 130 and "interrupted" in ended.err
@@ -159,7 +167,7 @@ def test_a_deploy_may_be_accepted_too(farm: Workspace) -> None:
     (farm.folder / "other.yaml").write_text(
         "plans: [{plan: plan.yaml, candidate: dense}]\ntargets: [board]\nemulated: judge\n"
     )
-    deployed = farm.run("deploy", "plan.yaml", "--target", "board", "--json").json
+    deployed = farm.run("deploy", "plan.yaml", "--set", "train.epochs=2", "--target", "board", "--json").json
     ended = farm.run("baseline", "accept", "runs/latest", "-f", "other.yaml", "--reason", "fits", "--json")
     files = deployed["targets"]["board"]["encoded"]["variants"]
     assert ended.code == 0 and ended.json[0]["digest"] == files["dense"]["digest"], ended.err
