@@ -182,6 +182,11 @@ def test_other_metrics_have_thresholds_of_their_own(
     assert unconfirmed.outcome == ("regressed" if metric == "size" else "pass")
 
 
+def test_less_memory_is_told_as_a_share_of_the_baselines() -> None:
+    change = verdicts(session(memory=-500_000))["memory"].change
+    assert change is not None and change.value == pytest.approx(0.5, abs=0.02)
+
+
 def test_answers_that_are_no_numbers_are_missing() -> None:
     found = session()
     lost = found.measurements["candidate"].model_copy(update={"metric": None})

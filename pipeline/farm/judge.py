@@ -123,11 +123,12 @@ def _latency(
 def _exact(case: Case, session: Session) -> dict[Metric, float | None]:
     """By how much the candidate is worse than the baseline: shares, of the metric in its units; None: not known."""
     mine, base = session.memory("candidate"), session.memory("baseline")
-    grown = (mine - base) / max(base, 1.0) if mine > base + MEMORY_NOISE_BYTES else min(0.0, mine - base)
+    # Whole pages come and go by themselves.
+    grown = mine - base if mine > base + MEMORY_NOISE_BYTES else min(mine - base, 0.0)
     metric, before = (session.measurements[name].metric for name in ("candidate", "baseline"))
     lost = None if metric is None or before is None else worsening(case.direction, before, metric)
     size = session.file_bytes["candidate"] / session.file_bytes["baseline"] - 1
-    return {"memory": grown, "size": size, "metric": lost}
+    return {"memory": grown / max(base, 1.0), "size": size, "metric": lost}
 
 
 def _above(case: Case, name: str, worse: float | None) -> bool:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import uuid
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from pipeline import deployment, engine, result
 from pipeline.artifacts import Store
 from pipeline.at_once import AtOnce
 from pipeline.errors import ExitCode, UserError
 from pipeline.farm import attendance, pins
+from pipeline.farm.attend import Attendance
 from pipeline.farm.case import Case, Past, Session
+from pipeline.farm.heart import Hold
 from pipeline.farm.judge import judge
 from pipeline.farm.night import JobVariant, Night, NightJob
 from pipeline.farm.nightly_file import NightlyFile
@@ -30,8 +30,6 @@ from pipeline.measurement.nights import RERUNS
 from pipeline.one_target import failed, now
 from pipeline.progress import Progress
 from pipeline.result import Result, TargetResult
-
-T = TypeVar("T")
 
 NO_BASELINE = (
     "measured, and held against nothing: no baseline was accepted yet; "
@@ -72,6 +70,8 @@ class Nightly:
         stamp = re.sub("[-:Z]", "", self.created).replace("T", "-")
         self.id = f"{self.file.says.name}-{stamp}-{uuid.uuid4().hex[:6]}"
         self.folder = self.runs / self.id
+        # What came of each job the last time it was tried.
+        self.ran: dict[str, Ran] = {}
         self.reruns: dict[Series, tuple[str, ...]] = {}
 
     def run(self) -> Night:
@@ -80,12 +80,13 @@ class Nightly:
         self.folder.mkdir(parents=True)
         ready = Preparation(self.file, self.cache, self.folder / "bugs.txt", self.progress)
         ready.run()
-        ran = {each.series: each for each in at_each_device(ready.jobs, self.measure, self.at_once)}
-        missing = ready.missing | {
-            (job.plan, job.target): why for job, why in attendance.vanished(self.file, before)
-        }
+        jobs = {f"{job.plan.name}/{job.name}": job for job in ready.jobs}
+        unfit = self._attend(jobs)
+        ran = {self.ran[key].series: self.ran[key] for key in jobs if key in self.ran}
+        missing = ready.missing | {(jobs[key].plan.name, jobs[key].name): why for key, why in unfit.items()}
+        missing |= {(job.plan, job.target): why for job, why in attendance.vanished(self.file, before)}
         cases = {of: self._case(of, ran.get(of), missing.get(of, "")) for of in self._order(missing)}
-        verdicts = judge(list(cases.values()), functools.partial(self._again, ran))
+        verdicts = judge(list(cases.values()), self._again)
         known = {(job.plan, job.target): job for job in before.jobs} if before else {}
         return Night(
             id=self.id,
@@ -99,12 +100,15 @@ class Nightly:
             exit_code=int(ExitCode.GATE if any(each.alarm for each in verdicts) else ExitCode.PASS),
         )
 
-    def measure(self, job: NightlyJob) -> Ran:
-        """Measure a job; its result is written and in the history when this returns. Never fails."""
-        known: dict[str, object] = {}
+    def _attend(self, jobs: Mapping[str, NightlyJob]) -> dict[str, str]:
+        return Attendance(self.id, self.url, self.file.says.policy, self.measure).run(jobs)
+
+    def measure(self, job: NightlyJob, hold: Hold, number: int) -> TargetResult:
+        """Measure a job for the `number`-th time again; its result is written and in the history when this returns."""
+        known: dict[str, Any] = {}
         run = deployment.new_result(job.plan)
         try:
-            found = measure_job(job, self.at_once, self.progress, known)
+            found = measure_job(job, hold, self.at_once, self.progress, known)
             model = deployment.model_result(job.plan, job.host)
             for name in ("candidate", "canary") if job.anew is None else ():
                 pins.leave(job.variants[name], self.folder / pins.FILES)
@@ -112,16 +116,17 @@ class Nightly:
         except Exception as error:
             found = failed(job.target, told(error, self.folder / "bugs.txt"), ExitCode.BUG, known)
         run = run.model_copy(update={"targets": {job.name: found}, "exit_code": found.exit_code})
-        again = "" if job.anew is None else f"/rerun-{job.anew}"
-        ran = Ran(job, run, f"jobs/{run.name}/{job.name}{again}")
+        key = f"{run.name}/{job.name}" + ("" if job.anew is None else f"/rerun-{job.anew}")
+        ran = Ran(job, run, f"jobs/{key}" + (f"/try-{number + 1}" if number else ""))
         result.save(run, self.folder / ran.folder)
+        self.ran[key] = ran
         try:
             record(run, self.url)
         except UserError as error:
             self.progress.line(
                 f"not in the history: {error}\nlater: edgepipe history add {self.folder / ran.folder}"
             )
-        return ran
+        return found
 
     def _order(self, missing: dict[Series, str]) -> list[Series]:
         """Every series of the night: those of the file, then those that vanished."""
@@ -157,23 +162,29 @@ class Nightly:
         with reading(self.url) as connection:
             return past(connection, wanted, found.started or self.created)
 
-    def _again(self, ran: dict[Series, Ran], suspected: Sequence[Case]) -> list[list[Session]]:
+    def _again(self, suspected: Sequence[Case]) -> list[list[Session]]:
         """Measure the suspected anew, in sessions of their own; what is not valid is left out."""
-        jobs = [
-            replace(ran[case.plan, case.target].job, anew=number)
+        keys = {
+            (case.plan, case.target): [f"{case.plan}/{case.target}/rerun-{n + 1}" for n in range(RERUNS)]
             for case in suspected
-            for number in range(1, RERUNS + 1)
-        ]
-        for case in suspected:
-            self.progress.line(f"{case.plan} on {case.target}: suspected, and measured anew {RERUNS} times")
-        found: dict[Series, list[Ran]] = defaultdict(list)
-        for each in at_each_device(jobs, self.measure, self.at_once):
-            found[each.series].append(each)
-        self.reruns = {of: tuple(each.folder for each in all_of) for of, all_of in found.items()}
-        sessions = {of: [session_of(each.found) for each in all_of] for of, all_of in found.items()}
+        }
+        for plan, target in keys:
+            self.progress.line(f"{plan} on {target}: suspected, and measured anew {RERUNS} times")
+        jobs = {
+            key: replace(self.ran["/".join(of)].job, anew=number)
+            for of, mine in keys.items()
+            for number, key in enumerate(mine, 1)
+        }
+        self._attend(jobs)
+        ran = {of: [self.ran[key] for key in mine if key in self.ran] for of, mine in keys.items()}
+        self.reruns = {of: tuple(each.folder for each in mine) for of, mine in ran.items()}
         return [
-            [each for each in sessions[case.plan, case.target] if each and each.validity.state != "invalid"]
-            for case in suspected
+            [
+                session
+                for each in mine
+                if (session := session_of(each.found)) and session.validity.state != "invalid"
+            ]
+            for mine in ran.values()
         ]
 
     def _job(self, case: Case, ran: Ran | None, before: NightJob | None) -> NightJob:
@@ -227,16 +238,3 @@ def _measured(ran: Ran, known: dict[str, object], reruns: tuple[str, ...], owner
         validity=found.validity,
         **known,
     )
-
-
-def at_each_device(jobs: Sequence[NightlyJob], work: Callable[[NightlyJob], T], at_once: AtOnce) -> list[T]:
-    """What `work` returns of each job: the jobs of a device one after the other, the devices all at once."""
-    of_device: dict[str, list[NightlyJob]] = defaultdict(list)
-    for job in jobs:
-        of_device[job.name].append(job)
-
-    def all_of(mine: list[NightlyJob]) -> list[T]:
-        return [work(job) for job in mine if not at_once.given_up]
-
-    tasks = {name: functools.partial(all_of, mine) for name, mine in of_device.items()}
-    return [each for _, found in at_once.run(tasks) for each in found]

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.farm.case import METRICS, Metric, Thresholds
 from pipeline.farm.notify import Webhook
+from pipeline.farm.policy import Policy
 from pipeline.plan_section import Section
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -52,6 +53,7 @@ class NightlyPlan(Section):
     emulated: Literal["exact", "judge"] = "exact"
     thresholds: Thresholds = Thresholds()
     notify: tuple[Webhook, ...] = ()
+    policy: Policy = Policy()
     baselines: Annotated[dict[str, Baseline], AfterValidator(_series)] = {}
     canaries: dict[str, Annotated[str, Field(pattern=DIGEST)]] = {}
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
     func,
     not_,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -53,6 +54,7 @@ _NEXT = (
     .order_by(jobs.c.priority.desc(), jobs.c.turn, jobs.c.key)
     .limit(1)
 )
+_NEXT_OF = _NEXT.where(jobs.c.owner == bindparam("only"))
 _RUN = update(jobs).where(jobs.c.key == bindparam("of")).values(state="running", token=bindparam("under"))
 _DONE = (
     update(jobs)
@@ -91,8 +93,10 @@ class Outcome:
 class Queue:
     """The jobs of one farm."""
 
-    def __init__(self, leases: Leases, policy: Policy | None = None) -> None:
+    def __init__(self, leases: Leases, policy: Policy | None = None, only: str | None = None) -> None:
+        """`only`: of all that wait, only the jobs of this owner are taken."""
         self.leases = leases
+        self.only = only
         self.policy = policy or Policy()
         self._database = leases.database
         # Of each device the last lease under which that was done.
@@ -113,7 +117,8 @@ class Queue:
             ensure(connection, lease)
             now = self.leases.clock(connection)
             self._take_up(connection, lease)
-            row = connection.execute(_NEXT, {"of": lease.device, "now": now}).first()
+            wanted, of = (_NEXT, {}) if self.only is None else (_NEXT_OF, {"only": self.only})
+            row = connection.execute(wanted, {"of": lease.device, "now": now, **of}).first()
             if row is None:
                 return None
             connection.execute(_RUN, {"of": row.key, "under": lease.token})
@@ -166,7 +171,9 @@ class Queue:
             # In one question: others change the jobs meanwhile.
             first = connection.execute(
                 select(func.min(case((waits, jobs.c.aside_until), else_=now))).where(
-                    jobs.c.device == device, jobs.c.state.in_(("queued", "running"))
+                    jobs.c.device == device,
+                    jobs.c.state.in_(("queued", "running")),
+                    jobs.c.owner == self.only if self.only is not None else true(),
                 )
             ).scalar_one()
             aside = health.aside_s(health.standing(connection, device), now)

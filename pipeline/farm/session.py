@@ -9,6 +9,7 @@ from pipeline.artifacts import Artifact
 from pipeline.at_once import AtOnce
 from pipeline.errors import ExitCode, UserError
 from pipeline.farm.case import VARIANTS, Session
+from pipeline.farm.heart import Hold
 from pipeline.measurement import validity
 from pipeline.measurement.statistics import summarise
 from pipeline.one_target import Job, encoded_result, failed, now, settings, take_turns, with_metric
@@ -47,13 +48,19 @@ class NightlyJob(Job):
         return {f"{prefix}{name}": file for name, file in zip(VARIANTS, files, strict=True)}
 
 
-def measure_job(job: NightlyJob, at_once: AtOnce, progress: Progress, known: dict[str, Any]) -> TargetResult:
+def measure_job(
+    job: NightlyJob, hold: Hold, at_once: AtOnce, progress: Progress, known: dict[str, Any]
+) -> TargetResult:
     """Measure a job; `known` holds at any moment what is known of it. What the device does wrong is in the result."""
     known.update(settings=settings(job.target), started=now())
     try:
         known["encoded"] = encoded_result(job)
         _check_ports(job)
-        with at_once.device(job.name, job.target) as device:
+        with (
+            at_once.device(job.name, job.target, hold.lease.fence) as device,
+            # A device that is no longer ours is left at once.
+            hold.ending(device.close),
+        ):
             _, session = take_turns(device, job, at_once, progress, known)
         with at_once.this_machine:
             measurements = with_metric(session, job, known)

@@ -18,13 +18,17 @@ from pipeline.farm.worker import Work
 
 @dataclass(frozen=True)
 class Farm:
-    """What an engine is given: the database's `url` (None: the history's), devices by name, and how a job is done."""
+    """What an engine is given: the database's `url` (None: the history's), devices by name, and how a job is done.
+
+    With an `owner` only the jobs of that one are taken, for `work` knows no others.
+    """
 
     url: str | None
     stations: Mapping[str, Station]
     work: Work
     policy: Policy = field(default_factory=Policy)
     ttl_s: float = TTL_S
+    owner: str | None = None
 
 
 def submit(queue: Queue, stations: Mapping[str, Station], jobs: Sequence[Job]) -> None:

@@ -22,7 +22,7 @@ def run(farm: Farm, jobs: Sequence[Job]) -> list[Outcome]:
     """
     database = open_farm(farm.url)
     try:
-        queue = Queue(Leases(database), farm.policy)
+        queue = Queue(Leases(database), farm.policy, farm.owner)
         submit(queue, farm.stations, jobs)
         _attend(farm, queue)
         return outcomes(queue, jobs)
