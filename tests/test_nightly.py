@@ -99,7 +99,7 @@ def test_what_was_accepted_is_green_what_became_slower_or_silent_is_red(farm: Wo
     assert json.loads((folder / "night.json").read_text()) == green.json and night.load(folder).exit_code == 0
     schema = json.loads((ROOT / "docs" / "night.schema.json").read_text())
     jsonschema.Draft202012Validator(schema).validate(green.json)
-    assert "GREEN: 1 jobs, 4 verdicts" in (folder / "summary.txt").read_text() and not failures(farm)
+    assert "GREEN: 1 job, 4 verdicts" in (folder / "summary.txt").read_text() and not failures(farm)
     assert (folder / job["folder"] / "result.json").is_file()
     assert f'href="{job["folder"]}/result.json"' in (folder / "dashboard.html").read_text()
 

@@ -40,7 +40,7 @@ def headline(night: Night) -> str:
     """`GREEN: 3 jobs, 12 verdicts` or `RED: digits on rpi4: latency regressed; ...`."""
     alarms = night.alarms
     if not alarms:
-        return f"GREEN: {len(night.jobs)} jobs, {len(night.verdicts)} verdicts, no alarm"
+        return f"GREEN: {len(night.jobs)} job{'s' * (len(night.jobs) != 1)}, {len(night.verdicts)} verdicts, no alarm"
     told = [
         f"{job.plan} on {job.target}: {what}"
         for job in night.jobs

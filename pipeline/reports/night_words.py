@@ -18,7 +18,7 @@ def change(verdict: NightVerdict) -> str:
     if verdict.change is None:
         return ""
     if verdict.metric == "metric":
-        return f"{verdict.change.value:+.4g} worse" if verdict.change.value else "the same"
+        return f"{verdict.change.value:.4g} worse" if verdict.change.value else "the same"
     return notation.times(verdict.change)
 
 
