@@ -17,8 +17,9 @@ def change(verdict: NightVerdict) -> str:
     """Candidate over baseline, of the metric by how much it is worse; empty where nothing was compared."""
     if verdict.change is None:
         return ""
+    value = verdict.change.value
     if verdict.metric == "metric":
-        return f"{verdict.change.value:.4g} worse" if verdict.change.value else "the same"
+        return f"{abs(value):.4g} {'worse' if value > 0 else 'better'}" if value else "the same"
     return notation.times(verdict.change)
 
 
