@@ -15,6 +15,7 @@ from targets.target import TargetBase, device_of
 from targets.transports import Transport
 
 T = TypeVar("T")
+Ending = Callable[[Callable[[], None]], contextlib.AbstractContextManager[None]]
 
 MOST = 64
 
@@ -59,8 +60,13 @@ class AtOnce:
         return self._given_up
 
     @contextlib.contextmanager
-    def device(self, name: str, target: TargetBase, lease: Lease | None = None) -> Iterator[Device]:
-        """As `open_device`; a device that two targets name is lent to one after the other."""
+    def device(
+        self, name: str, target: TargetBase, lease: Lease | None = None, ending: Ending | None = None
+    ) -> Iterator[Device]:
+        """As `open_device`; a device that two targets name is lent to one after the other.
+
+        `ending` is handed what closes the connection, should the device not be ours any more.
+        """
         with self._place(name, target):
             self._go_on(name)
             with open_transport(name, target) as transport:
@@ -68,7 +74,8 @@ class AtOnce:
                     self._open.add(transport)
                 try:
                     self._go_on(name)
-                    yield Device(name, target, transport, lease)
+                    with ending(transport.close) if ending else contextlib.nullcontext():
+                        yield Device(name, target, transport, lease)
                 except TargetError as error:
                     self._go_on(name, error)
                     raise

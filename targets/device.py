@@ -72,10 +72,6 @@ class Device:
             make_private(transport, target.workdir)
             self._put_bytes(content, self._agent)
 
-    def close(self) -> None:
-        """End the connection at once; whoever waits on it is told."""
-        self._transport.close()
-
     @property
     def lock(self) -> str:
         """The device's one lock: whoever measures or installs holds it."""

@@ -56,11 +56,8 @@ def measure_job(
     try:
         known["encoded"] = encoded_result(job)
         _check_ports(job)
-        with (
-            at_once.device(job.name, job.target, hold.lease.fence) as device,
-            # A device that is no longer ours is left at once.
-            hold.ending(device.close),
-        ):
+        # A device that is no longer ours is left at once.
+        with at_once.device(job.name, job.target, hold.lease.fence, hold.ending) as device:
             _, session = take_turns(device, job, at_once, progress, known)
         with at_once.this_machine:
             measurements = with_metric(session, job, known)
