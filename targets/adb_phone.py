@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from targets.adb_server import Gone, Options, Overdue, Refused, ask_server, see_that_it_runs
-from targets.errors import TargetError
+from targets.errors import NotReached, TargetError
 
 _POLL_S = 0.1
 _PASSING = ("offline", "connecting", "authorizing")
@@ -98,21 +98,21 @@ def _in_words(phones: list[Phone]) -> str:
     )
 
 
-def _missing(phones: list[Phone], wanted: str | None, answer: str) -> TargetError:
+def _missing(phones: list[Phone], wanted: str | None, answer: str) -> NotReached:
     if wanted is None:
-        return TargetError(
+        return NotReached(
             "no device is at the adb server",
             "connect the phone with USB debugging switched on (Settings, Developer options), or over the network: "
             "adb.serial is then its address and port; `adb devices` must show it",
         )
     if answer:
-        return TargetError(
+        return NotReached(
             f"the adb server could not connect to {wanted}: {answer}",
             "is the phone on this network, with wireless debugging on? Android 11 and later first want `adb pair`, "
             "and change the port",
         )
     there = f"those there: {_in_words(phones)}" if phones else "no device is there at all"
-    return TargetError(
+    return NotReached(
         f"the adb server has no device {wanted}; {there}",
         "is the phone on, its cable in, and USB debugging switched on?",
     )

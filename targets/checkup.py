@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from targets.errors import TargetError
+from targets.errors import NotReached, TargetError
 from targets.privacy import ROOT
 from targets.probe import probe
 from targets.provisioning import choose, runtime_of
-from targets.target import TargetBase, connect, python_of
+from targets.target import TargetBase, connect, python_of, with_advice
 from targets.transports import Transport
 
 _SHORT_S = 30.0
@@ -59,12 +59,8 @@ def _way(target: TargetBase) -> Iterator[Finding]:
     try:
         key, known = host_key_of(options)
     except TargetError as error:
-        yield Finding(
-            "reachable",
-            False,
-            error.message,
-            "; ".join(filter(None, (error.remedy, target.when_unreachable))),
-        )
+        told = with_advice(error, target) if isinstance(error, NotReached) else error
+        yield Finding("reachable", False, told.message, told.remedy)
         return
     yield Finding("reachable", True, options.host)
     how = "pinned" if options.host_key else "in known_hosts"

@@ -281,8 +281,7 @@ def open_transport(name: str, target: TargetBase) -> Iterator[Transport]:
     try:
         transport = connect(target)
     except TargetError as error:
-        remedy = "; ".join(filter(None, (error.remedy, target.when_unreachable)))
-        raise TargetError(f"{name}: {error.message}", remedy) from None
+        raise TargetError(f"{name}: {error.message}", error.remedy) from None
     try:
         yield transport
     finally:

@@ -13,3 +13,7 @@ class TargetError(Exception):
         super().__init__(message if not remedy else f"{message}; {remedy}")
         self.message = message
         self.remedy = remedy
+
+
+class NotReached(TargetError):
+    """Nothing answered where the device should be: what its file says of that, `when_unreachable`, may help."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
 
-from targets.errors import TargetError
+from targets.errors import NotReached, TargetError
 from targets.host_certificates import CERTIFICATE
 from targets.ssh_options import Destination
 
@@ -22,19 +22,19 @@ _LONGEST_PACKET = 1 << 16
 _CHUNK = 1 << 14
 
 
-def of_connecting(error: OSError, destination: Destination) -> TargetError:
+def of_connecting(error: OSError, destination: Destination) -> NotReached:
     """A connection that was not made, or not in time."""
     where = f"{destination.host} port {destination.port}"
     if isinstance(error, TimeoutError):
-        return TargetError(
+        return NotReached(
             f"{where} did not answer within {destination.connect_timeout_s:g} s",
             "is the device switched on and on this network? connect_timeout_s allows it more time",
         )
     if isinstance(error, ConnectionRefusedError):
-        return TargetError(
+        return NotReached(
             f"{where} refused the connection", "is the device's SSH server running, and on that port?"
         )
-    return TargetError(
+    return NotReached(
         f"{where} cannot be reached: {error.strerror or error}",
         "is the device switched on and on this network?",
     )

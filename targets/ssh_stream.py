@@ -15,7 +15,7 @@ from typing import Any
 
 import paramiko
 
-from targets.errors import TargetError
+from targets.errors import NotReached, TargetError
 from targets.ssh_failures import of_connecting
 from targets.ssh_options import Destination
 
@@ -54,7 +54,7 @@ def _connect(destination: Destination, deadline: float) -> socket.socket:
     try:
         addresses = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise TargetError(
+        raise NotReached(
             f"the name {destination.host} could not be resolved",
             "is it spelled right, and is the device on this network? An alias needs its Host in ssh_config",
         ) from error
@@ -87,7 +87,7 @@ def _through(carrier: paramiko.Transport, destination: Destination, deadline: fl
             timeout=max(0.01, deadline - time.monotonic()),
         )
     except paramiko.ChannelException as error:
-        raise TargetError(
+        raise NotReached(
             f"the jump host could not reach {destination.host} port {destination.port}: {error.text}",
             "is the device on, does the jump host know that name, and does its server allow forwarding?",
         ) from error

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model,
 
 from targets import transports
 from targets.cores import Core
+from targets.errors import NotReached
 from targets.places import expand
 
 
@@ -136,8 +137,16 @@ def target_model() -> type[TargetBase]:
 def connect(target: TargetBase) -> transports.Transport:
     """Open the target's transport; raises `TargetError` when the device cannot be reached."""
     module = importlib.import_module(f"targets.transports.{target.transport}")
-    transport: transports.Transport = module.connect(getattr(target, target.transport))
+    try:
+        transport: transports.Transport = module.connect(getattr(target, target.transport))
+    except NotReached as error:
+        raise with_advice(error, target) from None
     return transport
+
+
+def with_advice(error: NotReached, target: TargetBase) -> NotReached:
+    """The same, with what the target's own file says of a device that does not answer."""
+    return NotReached(error.message, "; ".join(filter(None, (error.remedy, target.when_unreachable))))
 
 
 def device_of(target: TargetBase) -> str:

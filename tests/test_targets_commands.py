@@ -247,3 +247,13 @@ def test_the_command_ends_with_3_when_the_device_is_not_fit(tmp_path: Path, home
     assert ended.code == 3
     said = " ".join(ended.out.split())
     assert "FAILED" in said and "refused the connection" in said and "switch it on" in said
+
+
+def test_a_device_that_answers_otherwise_than_it_should_is_not_one_that_is_off(
+    server: ssh.Options, tmp_path: Path
+) -> None:
+    (tmp_path / "changed").write_text(f"[127.0.0.1]:{server.port} {make_key(tmp_path / 'other')}\n")
+    changed = server.model_copy(update={"known_hosts": str(tmp_path / "changed")})
+    found = check_up(target(changed).model_copy(update={"when_unreachable": "switch it on"}))
+    assert "has changed" in found[-1].answer
+    assert "switch it on" not in found[-1].remedy
