@@ -54,11 +54,6 @@ class AtOnce:
         if failed:
             raise failed[0]
 
-    @property
-    def given_up(self) -> bool:
-        """Was the caller interrupted? Then nothing new is to be begun."""
-        return self._given_up
-
     @contextlib.contextmanager
     def device(
         self, name: str, target: TargetBase, lease: Lease | None = None, ending: Ending | None = None

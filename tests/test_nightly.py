@@ -34,6 +34,7 @@ tags: [bench]
 repetitions: 3
 emulated: judge
 thresholds: {latency: 1.0, memory: 10.0, size: 0.0, metric: 1.0, detectable: 1.0e+6}
+policy: {patience: 1, quarantines: 0}
 """
 
 

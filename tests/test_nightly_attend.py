@@ -83,3 +83,25 @@ def test_what_is_no_device_s_fault_is_not_tried_again(tmp_path: Path, home: Path
 def test_an_invalid_session_has_been_taken_again_already(tmp_path: Path, home: Path) -> None:
     missing, tries = attended(tmp_path, {**PASSED, "exit_code": 3, "headline": "invalid measurement"})
     assert missing == {} and len(tries) == 1
+
+
+def test_a_target_that_is_silent_is_waited_for_and_its_power_switched(tmp_path: Path, home: Path) -> None:
+    cycled = tmp_path / "cycled"
+    # Its working folder can be made only once its power has been off.
+    off = tmp_path / "off"
+    off.write_text("in the way")
+    board = read_target("local").model_copy(
+        update={
+            "workdir": str(off / "work"),
+            "power": ("sh", "-c", f"rm '{off}' && echo once >> '{cycled}'"),
+        }
+    )
+    policy = Policy(patience=1, probation_s=0, quarantines=3)
+    night = Attendance(
+        "night-1", f"sqlite:///{tmp_path / 'farm.db'}", policy, lambda job, hold, number: NotImplemented
+    )
+    assert night.knock({"board": board}) == {} and cycled.read_text() == "once\n"
+    off.write_text("in the way")
+    broken = board.model_copy(update={"power": ()})
+    later = Attendance("night-2", night.url, policy, night.measure)
+    assert "out of order" in later.knock({"board": broken})["board"]

@@ -28,6 +28,7 @@ targets: [{", ".join(DEVICES)}]
 repetitions: 10
 emulated: judge
 thresholds: {{latency: 0.02, memory: 1.0, metric: 1.0, size: 1.0, detectable: 1.0}}
+policy: {{patience: 1, quarantines: 0}}
 """
 
 

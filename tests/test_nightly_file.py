@@ -107,7 +107,7 @@ def test_a_pinned_file_that_is_not_here_is_told_before_any_work(farm: Path) -> N
     found = read(farm, f"{PLANS}targets: [board]\n{pinned}")
     ready = Preparation(found, Store(farm / "store"), farm / "bugs.txt", Progress(quiet=True))
     with pytest.raises(UserError) as told:
-        ready.run()
+        ready.run(found.places)
     baseline, canary = told.value.problems
     assert (
         f"the baseline of small/board: the file with the sha256 {'a' * 64} is not on this machine" in baseline

@@ -14,8 +14,10 @@ from pipeline.farm.policy import Policy
 from pipeline.farm.queue import Job
 from pipeline.farm.session import NightlyJob
 from pipeline.farm.station import Station, station_of
+from pipeline.farm.worker import Work
 from pipeline.result import TargetResult
 from targets.errors import TargetError
+from targets.target import TargetBase
 
 # Measures a job on a device that is held; the number says for which time it is tried again.
 Measure = Callable[[NightlyJob, Hold, int], TargetResult]
@@ -33,22 +35,30 @@ class Attendance:
     def run(self, jobs: Mapping[str, NightlyJob]) -> dict[str, str]:
         """Every job measured, the devices all at once, the jobs of one one after the other; of those that were not,
         why. Raises what is no device's fault."""
+        return self._all({key: (job.name, job.target) for key, job in jobs.items()}, self._work(jobs))
+
+    def knock(self, targets: Mapping[str, TargetBase]) -> dict[str, str]:
+        """Wait for targets until they are fit, their power switched off and on meanwhile; of those that never were,
+        why."""
+        return self._all({name: (name, target) for name, target in targets.items()}, lambda job, hold: {})
+
+    def _all(self, places: Mapping[str, tuple[str, TargetBase]], work: Work) -> dict[str, str]:
         stations: dict[str, Station] = {}
         missing: dict[str, str] = {}
         wanted = []
-        for key, job in jobs.items():
+        for key, (name, target) in places.items():
             try:
-                stations[job.name] = station_of(job.name, job.target)
+                stations[name] = station_of(name, target)
             except TargetError as error:
                 missing[key] = str(error)
                 continue
-            wanted.append(Job(f"{self.night}/{key}", stations[job.name].device, owner=self.night))
-        farm = Farm(self.url, stations, self._work(jobs), self.policy, owner=self.night)
+            wanted.append(Job(f"{self.night}/{key}", stations[name].device, owner=self.night))
+        farm = Farm(self.url, stations, work, self.policy, owner=self.night)
         ended = local.run(farm, wanted) if wanted else []
         failed = {each.key: each.error or "" for each in ended if each.state != "done"}
-        return missing | {key: failed[of] for key in jobs if (of := f"{self.night}/{key}") in failed}
+        return missing | {key: failed[of] for key in places if (of := f"{self.night}/{key}") in failed}
 
-    def _work(self, jobs: Mapping[str, NightlyJob]) -> Callable[[Job, Hold], dict[str, Any]]:
+    def _work(self, jobs: Mapping[str, NightlyJob]) -> Work:
         tries: Counter[str] = Counter()
 
         def work(job: Job, hold: Hold) -> dict[str, Any]:

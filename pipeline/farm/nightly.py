@@ -79,9 +79,11 @@ class Nightly:
         before = attendance.last(self.file.says.name, self.url)
         self.folder.mkdir(parents=True)
         ready = Preparation(self.file, self.cache, self.folder / "bugs.txt", self.progress)
-        ready.run()
-        jobs = {f"{job.plan.name}/{job.name}": job for job in ready.jobs}
-        unfit = self._attend(jobs)
+        unfit = self._attend(_by_key(ready.run(self.file.places)))
+        # When all others are through, there is time for those that did not answer.
+        if awake := self._wait_for(ready):
+            unfit |= self._attend(_by_key(ready.run(awake)))
+        jobs = _by_key(ready.jobs)
         ran = {self.ran[key].series: self.ran[key] for key in jobs if key in self.ran}
         missing = ready.missing | {(jobs[key].plan.name, jobs[key].name): why for key, why in unfit.items()}
         missing |= {(job.plan, job.target): why for job, why in attendance.vanished(self.file, before)}
@@ -101,7 +103,19 @@ class Nightly:
         )
 
     def _attend(self, jobs: Mapping[str, NightlyJob]) -> dict[str, str]:
-        return Attendance(self.id, self.url, self.file.says.policy, self.measure).run(jobs)
+        return self._attendance.run(jobs)
+
+    @property
+    def _attendance(self) -> Attendance:
+        return Attendance(self.id, self.url, self.file.says.policy, self.measure)
+
+    def _wait_for(self, ready: Preparation) -> list[str]:
+        """The targets that did not answer at first, and do when they have been given time."""
+        silent = {name: self.file.places[name].target for name in ready.silent}
+        if silent:
+            self.progress.line(f"waiting for {', '.join(silent)}, as long as the policy says")
+        away = self._attendance.knock(silent)
+        return [name for name in silent if name not in away]
 
     def measure(self, job: NightlyJob, hold: Hold, number: int) -> TargetResult:
         """Measure a job for the `number`-th time again; its result is written and in the history when this returns."""
@@ -207,6 +221,10 @@ class Nightly:
     def _owner(self, ran: Ran) -> str | None:
         baseline = self.file.says.baselines.get("/".join(ran.series))
         return baseline.owner if baseline else None
+
+
+def _by_key(jobs: Sequence[NightlyJob]) -> dict[str, NightlyJob]:
+    return {f"{job.plan.name}/{job.name}": job for job in jobs}
 
 
 def _measured(ran: Ran, known: dict[str, object], reruns: tuple[str, ...], owner: str | None) -> NightJob:

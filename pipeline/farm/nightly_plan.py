@@ -41,6 +41,12 @@ class PlanEntry(Section):
     thresholds: Thresholds | None = None
 
 
+class NightlyPolicy(Policy):
+    """A farm's, but that a night does not wait as long for a device that stays away."""
+
+    quarantines: int = Field(2, ge=0)
+
+
 class NightlyPlan(Section):
     """What is measured every night, where, and what of it is a regression."""
 
@@ -53,7 +59,7 @@ class NightlyPlan(Section):
     emulated: Literal["exact", "judge"] = "exact"
     thresholds: Thresholds = Thresholds()
     notify: tuple[Webhook, ...] = ()
-    policy: Policy = Policy()
+    policy: NightlyPolicy = NightlyPolicy()
     baselines: Annotated[dict[str, Baseline], AfterValidator(_series)] = {}
     canaries: dict[str, Annotated[str, Field(pattern=DIGEST)]] = {}
 

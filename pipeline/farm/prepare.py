@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import deployment, engine
 from pipeline.artifacts import Artifact, Store
-from pipeline.errors import Disagreement, UserError
+from pipeline.errors import Disagreement, ExitCode, UserError
 from pipeline.farm import pins
 from pipeline.farm.nightly_file import Entry, NightlyFile
 from pipeline.farm.session import NightlyJob
@@ -23,7 +23,7 @@ Series = tuple[str, str]
 @dataclass
 class Preparation:
     """The `jobs` that can be measured, and why each other series, (plan, target), cannot: what goes wrong with one
-    stops no other. A traceback of a bug of ours is kept in the file `bugs`.
+    stops no other. `silent` are the targets that did not answer. A traceback of a bug of ours is kept in `bugs`.
     """
 
     nightly: NightlyFile
@@ -32,17 +32,20 @@ class Preparation:
     progress: Progress
     jobs: list[NightlyJob] = field(default_factory=list)
     missing: dict[Series, str] = field(default_factory=dict)
+    silent: list[str] = field(default_factory=list)
 
-    def run(self) -> None:
-        """Ready every job. Raises `UserError` for a pinned file that is not there."""
-        pinned = _pinned(self.nightly, self.cache)
-        targets = {name: place.target for name, place in self.nightly.places.items()}
+    def run(self, names: Iterable[str]) -> list[NightlyJob]:
+        """Ready every job of the targets of these names. Raises `UserError` for a pinned file that is not there."""
+        pinned, before = _pinned(self.nightly, self.cache), len(self.jobs)
+        targets = {name: self.nightly.places[name].target for name in names}
         suits, unreachable = deployment.check_reachable(targets, self.progress)
+        self.silent = [name for name, failed in unreachable.items() if failed.exit_code == ExitCode.DEVICE]
         for plan, entry in self.nightly.entries.items():
             for name, failed in unreachable.items():
                 self.missing[plan, name] = failed.error or failed.headline
             if suits:
                 self._ready(plan, entry, suits, pinned)
+        return self.jobs[before:]
 
     def _ready(
         self, plan: str, entry: Entry, suits: Mapping[str, Suit | None], pinned: Mapping[str, Artifact]
@@ -68,6 +71,7 @@ class Preparation:
             try:
                 engine.encode(entry.plan, host, self.cache, self.progress, suit)
                 self.jobs.append(job)
+                self.missing.pop((plan, name), None)
             except Exception as error:
                 self.missing[plan, name] = told(error, self.bugs)
 
