@@ -186,7 +186,9 @@ def _judge(device: Device, session: measure.Session, job: Job, known: dict[str, 
     plan, measurements = job.plan, with_metric(session, job, known)
     sizes = {variant: artifact.path.stat().st_size for variant, artifact in job.variants.items()}
     quantum = job.report["quantum"]
-    known.update(judge.run(plan, session, measurements, sizes, device.target.emulated, quantum))
+    host = {name: load_samples(f"answers-{name}", job.encoded) for name in job.variants}
+    emulated = device.target.emulated
+    known.update(judge.run(plan, session, measurements, sizes, emulated, quantum, host))
 
 
 def with_metric(session: measure.Session, job: Job, known: Mapping[str, Any]) -> dict[str, Measurement]:

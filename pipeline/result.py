@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pipeline import atomic
 from pipeline.errors import UserError
 from pipeline.measurement.agreement import Agreement
+from pipeline.measurement.beside_host import BesideHost
 from pipeline.measurement.gates import Gate
 from pipeline.measurement.measurement import Measurement, Record
 from pipeline.measurement.operators import Operators
@@ -101,7 +102,8 @@ class TargetResult(Record):
     `settings` are the target's own (none of its transport's), `digests` those of the agent, the runtime's bundle and
     the evaluation inputs: with `device` and `environment` they say whether two results may be compared. `provision`
     is how the device got its runtime, and why so. `operators` is what ran of each variant, and by which kernels.
-    `invalid_sessions` came before the one that `measurements` are of.
+    `invalid_sessions` came before the one that `measurements` are of. `beside_host` is where each variant answers
+    otherwise on the device than on the host.
     """
 
     emulated: bool
@@ -120,6 +122,7 @@ class TargetResult(Record):
     validity: Validity | None = None
     invalid_sessions: tuple[InvalidSession, ...] = ()
     agreement: Agreement | None = None
+    beside_host: dict[str, BesideHost] = {}
     gates: dict[str, tuple[Gate, ...]] = {}
     verdicts: tuple[Verdict, ...] = ()
     winner: Winner | None = None

@@ -159,6 +159,9 @@ def _below(target: TargetResult) -> list[RenderableType]:
         for sentence in found.sentences
     ]
     lines += [
+        f"{variant}: {found.sentence}" for variant, found in target.beside_host.items() if found.differing
+    ]
+    lines += [
         f"an invalid session came before this one, kept and not compared: {each.validity.reasons[0]}"
         for each in target.invalid_sessions
     ]

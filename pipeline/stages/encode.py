@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import Disagreement
 from pipeline.measurement.agreement import Agreement, compare_all
-from pipeline.models.data import load_samples, spread
-from pipeline.models.samples import Samples, by_name
+from pipeline.models.data import load_samples, spread, store_samples
+from pipeline.models.samples import Samples, by_name, of_names
 from pipeline.plan import PlanBase
 from pipeline.progress import Say
 from pipeline.sparse_tflite import rewrites, runtimes
@@ -26,6 +27,7 @@ from pipeline.sparse_tflite.suited import Suit, make_suited, refuse_missing
 
 TOOLS = ("tensorflow", "numpy", "flatbuffers")
 NAME = "the converted model"
+COPIED_BYTES = 256 << 20
 
 
 class Options(BaseModel):
@@ -58,7 +60,8 @@ def loaded_by_name(options: Options) -> list[Path]:
 
 def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say) -> dict[str, Artifact]:
     """Inputs: `baseline`, `dense` (as converted) and `inputs` (evaluation set).
-    Outputs: `dense` (with the rewrites that help), `sparse`, `report`.
+    Outputs: `dense` (with the rewrites that help), `sparse`, `report`, and by `answers-VARIANT` what each of the three
+    answers on this machine to all of the evaluation set.
 
     Raises `Disagreement` when sparse and dense differ by more than the limit, `UserError` when the runtime has not
     all of the operators.
@@ -70,11 +73,35 @@ def run(options: Options, inputs: Mapping[str, Artifact], store: Store, say: Say
         refuse_missing(inputs["baseline"].path.read_bytes(), NAME, options.suit)
     twins = make_twins(dense, samples, options.precision, options.suit, options.rewrites)
     say(f"dense {len(twins.dense):,}, sparse {len(twins.sparse):,} bytes")
+    files = {
+        "baseline": inputs["baseline"].path.read_bytes(),
+        "dense": twins.dense,
+        "sparse": twins.sparse,
+    }
+    say(f"answering {len(evaluation):,} samples on this machine")
+    answers = _answers(list(dict.fromkeys(files.values())), evaluation)
+    kept = {
+        name: store_samples(f"answers-{name}", answers[content], store) for name, content in files.items()
+    }
     return {
         "dense": store.put("tflite", twins.dense),
         "sparse": store.put("tflite", twins.sparse),
         "report": store.put_json(twins.report),
+        **{key: artifact for each in kept.values() for key, artifact in each.items()},
     }
+
+
+def _answers(contents: list[bytes], evaluation: Samples) -> dict[bytes, Samples]:
+    """What each file answers to all samples; so many at a time as a copy of them may take."""
+    size = sum(array[:1].nbytes for array in by_name(evaluation).values())
+    step = max(1, COPIED_BYTES // max(1, size))
+    parts = [answers_on_host(contents, evaluation[at : at + step]) for at in range(0, len(evaluation), step)]
+    found: dict[bytes, Samples] = {}
+    for content, answers in zip(contents, zip(*parts, strict=True), strict=True):
+        several = [by_name(each) for each in answers]
+        names = list(several[0])
+        found[content] = of_names([np.concatenate([each[name] for each in several]) for name in names], names)
+    return found
 
 
 class Twins(BaseModel):

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import ExitCode
-from pipeline.measurement import gates, validity, verdict, winner
+from pipeline.measurement import beside_host, gates, validity, verdict, winner
 from pipeline.measurement.agreement import compare_all
 from pipeline.measurement.measurement import Measurement
 from pipeline.measurement.statistics import summarise
@@ -64,10 +64,12 @@ def run(
     file_bytes: dict[str, int],
     emulated: bool,
     quantum: float = 0.0,
+    host: Mapping[str, Samples] | None = None,
 ) -> dict[str, Any]:
     """The fields of a `TargetResult` that judging fills, the headline and the exit code among them.
 
-    `quantum` is the step between neighbouring outputs of the dense and the sparse file.
+    `quantum` is the step between neighbouring outputs of the dense and the sparse file; `host` is what the host answers
+    with each variant to the same samples.
     """
     valid = validity.check(measurements, session.environment, plan.measure.repetitions)
     judged: dict[str, Any] = {
@@ -81,6 +83,12 @@ def run(
             plan.convert.precision,
             quantum,
         ),
+        "beside_host": {
+            name: beside_host.compare(
+                by_name(session.outputs[name]), by_name(answers), plan.convert.precision, quantum
+            )
+            for name, answers in (host or {}).items()
+        },
     }
     if valid.state == "invalid":
         return judged | _ended(ExitCode.DEVICE, f"invalid measurement, nothing installed: {valid.reasons[0]}")
