@@ -33,6 +33,7 @@ LONG_PAIRS, LONG_SECONDS = 40, 0.5
 INJECTED = 20
 CLEAN, MARKED = 500, 0.02
 OVERHEAD_NS = 1000
+NONE = "no session could be compared: the machine is too busy"
 Record = dict[str, Any]
 
 
@@ -126,11 +127,12 @@ def beside_peer(beside: dict[str, Ready], programs: Path, count: int) -> list[Re
 
 def both(beside: dict[str, Ready], programs: Path, number: int) -> Record:
     """Two processes of each program for each model; one begins in even sessions, the other in odd ones."""
-    found: Record = {"ours": {}, "theirs": {}}
+    found: Record = {"state": "valid", "ours": {}, "theirs": {}}
     for name, at in beside.items():
-        for ours in (True, False) if number % 2 == 0 else (False, True):
-            if ours:
-                found["ours"][name] = at.session(short(2), {"model": name})
+        for whose in ("ours", "theirs") if number % 2 == 0 else ("theirs", "ours"):
+            if whose == "ours":
+                found["ours"][name] = ours = at.session(short(2), {"model": name})
+                found["state"] = "invalid" if ours["state"] == "invalid" else found["state"]
             else:
                 path = at.files[name].path
                 found["theirs"][name] = [peer.median_ms(programs, path, PEER_RUNS) for _ in range(2)]
@@ -139,6 +141,10 @@ def both(beside: dict[str, Ready], programs: Path, number: int) -> Record:
 
 def peer_row(sessions: Sequence[Record]) -> Row:
     """The ratio pooled over models, its interval from the sessions."""
+    case, goal = "median over litert-benchmark's", f"1 within the interval, ±{PEER_WIDTH:.0%} or less"
+    sessions = [each for each in sessions if each["state"] != "invalid"]
+    if len(sessions) < 2:
+        return Row(case, NONE, goal, False)
     names = sessions[0]["ours"]
     logs = np.array(
         [
@@ -157,9 +163,7 @@ def peer_row(sessions: Sequence[Record]) -> Row:
     )
     told = f"{ratio:.4f} ({low:.4f} to {high:.4f}), {len(logs)} sessions; {each}"
     held = low <= 1 <= high and high - low <= 2 * PEER_WIDTH
-    return Row(
-        "median over litert-benchmark's", told, f"1 within the interval, ±{PEER_WIDTH:.0%} or less", held
-    )
+    return Row(case, told, goal, held)
 
 
 def same_file(pair: Ready, count: int) -> list[Record]:
@@ -170,10 +174,11 @@ def same_file(pair: Ready, count: int) -> list[Record]:
 
 def same_row(sessions: Sequence[Record]) -> Row:
     """How often the interval of the ratio holds 1."""
-    ratios = compared(sessions)
+    ratios, goal = compared(sessions), f"{HELD[0]:.1%} to {HELD[1]:.1%}"
+    if not ratios:
+        return Row("one file twice", NONE, goal, False)
     held = sum(each["low"] <= 1 <= each["high"] for each in ratios)
     share = held / len(ratios)
-    goal = f"{HELD[0]:.1%} to {HELD[1]:.1%}"
     told = f"the interval holds 1 in {held} of {len(ratios)} ({share:.1%})"
     return Row("one file twice", told, goal, HELD[0] <= share <= HELD[1])
 
@@ -189,8 +194,9 @@ def slower_row(sessions: Sequence[Record], long: Record) -> Row:
     ratios, truth = compared(sessions), long["ratio"]
     found = sum(each["low"] > 1 for each in ratios)
     size = f"{truth['value'] - 1:.1%} ({truth['low'] - 1:.1%} to {truth['high'] - 1:.1%})"
-    told = f"found in {found} of {len(ratios)} sessions of {SLOWER_PAIRS} pairs"
-    return Row(f"slower by {size}", told, f"{FOUND:.0%} or more", found >= FOUND * len(ratios))
+    told = f"found in {found} of {len(ratios)} sessions of {SLOWER_PAIRS} pairs" if ratios else NONE
+    held = bool(ratios) and found >= FOUND * len(ratios)
+    return Row(f"slower by {size}", told, f"{FOUND:.0%} or more", held)
 
 
 def spread_row(sessions: Sequence[Record]) -> Row:
@@ -200,8 +206,8 @@ def spread_row(sessions: Sequence[Record]) -> Row:
         for each in sessions
         if each["state"] != "invalid"
     ]
-    spread = float(np.sqrt(np.mean([np.var(each, ddof=1) for each in logs])))
-    return Row("spread of pairs of one file", f"{spread:.2%}", "stated", True)
+    told = f"{np.sqrt(np.mean([np.var(each, ddof=1) for each in logs])):.2%}" if logs else NONE
+    return Row("spread of pairs of one file", told, "stated", bool(logs))
 
 
 def compared(sessions: Sequence[Record]) -> list[Record]:

@@ -83,6 +83,7 @@ def test_beside_the_peer_the_interval_must_hold_1_and_be_narrow(
     random = np.random.default_rng(0)
     sessions = [
         {
+            "state": "valid",
             "ours": {
                 name: {"medians_ns": {"model": [share * 5e6 * np.exp(noise * random.normal())] * 2}}
                 for name in "ab"
@@ -92,3 +93,14 @@ def test_beside_the_peer_the_interval_must_hold_1_and_be_narrow(
         for _ in range(40)
     ]
     assert measure.peer_row(sessions).held is held
+
+
+def test_a_machine_on_which_nothing_can_be_compared_misses_its_goals() -> None:
+    invalid = session(0, "invalid")
+    found = [
+        measure.same_row([invalid]),
+        measure.slower_row([invalid], invalid),
+        measure.spread_row([invalid]),
+    ]
+    found.append(measure.peer_row([{"state": "invalid"}]))
+    assert [row.held for row in found] == [False] * 4
