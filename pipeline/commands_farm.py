@@ -53,7 +53,7 @@ def nightly(
         night = Nightly(read, cache, RUNS, url or None, progress)
         found = night.run()
     _write(found, night.folder, url, progress)
-    _tell(found, read.says.notify, progress)
+    tell(found, read.says.notify, progress)
     _publish(found, night.folder, url, progress)
     where = f"{RUNS / found.id}: dashboard.html, summary.txt, night.json, junit.xml"
     show(found.model_dump(mode="json"), as_json, night_summary.summary(found), where)
@@ -76,7 +76,7 @@ def _write(found: Night, folder: Path, url: str, progress: Progress) -> None:
         progress.line(f"not in the history: {error}")
 
 
-def _tell(found: Night, webhooks: Sequence[Webhook], progress: Progress) -> None:
+def tell(found: Night, webhooks: Sequence[Webhook], progress: Progress) -> None:
     """Whoever is to know. What goes wrong is told, and changes nothing."""
     from pipeline.farm.notify import notify
     from pipeline.reports import notification

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from pipeline.commands_farm import tell
 from pipeline.errors import UserError
 from pipeline.farm import notify
 from pipeline.farm.judge import NightVerdict
 from pipeline.farm.night import Night
 from pipeline.farm.notify import Form, Webhook
+from pipeline.progress import Progress
 from pipeline.reports import notification
 from pipeline.strict_yaml import read_yaml
 from tests.loopback_sshd import free_port
@@ -201,3 +203,19 @@ def test_many_alarms_fit_and_call_nobody(form: Form) -> None:
     assert text.count("`") % 2 == 0 and "`'@" not in text
     assert all(part.count("@") == 0 for part in text.split("`")[::2])
     assert form == "mattermost" or "<" not in text
+
+
+def test_who_asked_for_alarms_alone_is_told_of_no_green_night(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    webhooks = (Webhook(url_from=VARIABLE, when="alarm"), Webhook(url_from=VARIABLE, form="slack"))
+    green = NIGHT.model_copy(update={"verdicts": NIGHT.verdicts[:1], "exit_code": 0})
+    with serving() as server:
+        monkeypatch.setenv(VARIABLE, server.url)
+        tell(green, webhooks, Progress())
+        assert [set(body) for _, _, body in server.received] == [{"text", "blocks"}]
+        tell(NIGHT, webhooks, Progress())
+        assert server.received[1][2]["id"] == NIGHT.id and len(server.received) == 3
+    tell(NIGHT, webhooks[:1], Progress())
+    said = capsys.readouterr().err
+    assert said.count("\n") == 4 and "not notified" in said.splitlines()[-1] and SECRET not in said

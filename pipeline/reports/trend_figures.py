@@ -18,7 +18,7 @@ PANES = {
     "y2": ((0.35, 0.62), "candidate over canary, over the nights"),
     "y3": ((0.0, 0.27), "median latency, ms"),
 }
-FORMAT = {"y": "+.1%", "y2": ".3~f", "y3": ".3~s"}
+FORMAT = {"y": "+.1%", "y2": ".3~f", "y3": ",.4~r"}
 
 
 def trend(found: Trend) -> Figure:
