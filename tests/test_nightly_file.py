@@ -130,6 +130,9 @@ def test_what_is_pinned_stays_when_the_cache_is_emptied(farm: Path) -> None:
     assert [(row["run"], row["owner"], row["reason"]) for row in pins.accepted(None)] == [
         ("run-1", "ana", "because")
     ]
+    again = nightly_file.read(found.path)
+    assert pins.unrecorded(again, None) == []
+    assert pins.unrecorded(again, f"sqlite:///{farm / 'another.db'}") == ["small/board"]
     # A damaged file is none.
     pins.pinned().path_of("tflite", kept[0]).write_bytes(b"something else")
     with pytest.raises(UserError, match="not on this machine"):

@@ -77,6 +77,8 @@ class Nightly:
     def run(self) -> Night:
         """Measure, judge. Raises `UserError` before anything is measured; what a device does wrong is in the night."""
         before = attendance.last(self.file.says.name, self.url)
+        for name in pins.unrecorded(self.file, self.url):
+            self.progress.line(f"{name}: the history does not know who accepted its baseline, and why")
         self.folder.mkdir(parents=True)
         ready = Preparation(self.file, self.cache, self.folder / "bugs.txt", self.progress)
         unfit = self._attend(_by_key(ready.run(self.file.places)))

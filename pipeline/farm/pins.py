@@ -131,6 +131,14 @@ def accepted(url: str | None) -> list[dict[str, str]]:
         return [dict(row) for row in found.mappings()]
 
 
+def unrecorded(nightly: NightlyFile, url: str | None) -> list[str]:
+    """The series whose baseline was written into the nightly file by hand, or accepted in another history."""
+    with reading(url) as connection:
+        rows = connection.execute(select(baselines.c.plan, baselines.c.target, baselines.c.digest))
+        known = {(f"{row.plan}/{row.target}", row.digest) for row in rows}
+    return [name for name, each in nightly.says.baselines.items() if (name, each.digest) not in known]
+
+
 def _keep(digest: str, what: str, cache: Store, run: Path, nightly: NightlyFile) -> None:
     """Take a file into the store that keeps it, and beside the nightly file where there is a folder for it."""
     kept, folder = pinned(), beside(nightly)
