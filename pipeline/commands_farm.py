@@ -119,14 +119,18 @@ def accept(
     ]
     if not chosen:
         raise UserError(f"{run}: has nothing of plan {plan or '(any)'} on target {target or '(any)'}")
+    known = read.says.baselines
+    chosen = [each for each in chosen if each.series not in known or known[each.series].digest != each.digest]
     who = owner or getpass.getuser()
-    with commands.store().in_use() as cache:
-        pins.accept(chosen, run, read, who, reason.strip(), cache, url or None)
+    if chosen:
+        with commands.store().in_use() as cache:
+            pins.accept(chosen, run, read, who, reason.strip(), cache, url or None)
     lines = [f"{each.series}: {each.digest[:12]} of run {each.run}, accepted by {who}" for each in chosen]
     told = [
         {"plan": each.plan, "target": each.target, "run": each.run, "digest": each.digest} for each in chosen
     ]
-    show(told, as_json, *lines, f"written into {file}, to be kept with your sources")
+    lines.append(f"written into {file}, to be kept with your sources")
+    show(told, as_json, *(lines if chosen else ["nothing new: these files are the baselines already"]))
 
 
 @baseline.command("list")

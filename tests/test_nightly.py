@@ -79,6 +79,8 @@ def failures(farm: Workspace) -> set[str]:
 def test_what_was_accepted_is_green_what_became_slower_or_silent_is_red(farm: Workspace) -> None:
     accepted = farm.run("baseline", "accept", "runs/latest-night", "--reason", "the first", "--owner", "ana")
     assert accepted.code == 0, accepted.err
+    again = farm.run("baseline", "accept", "runs/latest-night", "--reason", "again", "--json")
+    assert (again.code, again.json) == (0, [])
     text = (farm.folder / "nightly.yaml").read_text()
     assert "# comments stay" in text and text.startswith(NIGHTLY)
     (row,) = farm.run("baseline", "list", "--json").json
