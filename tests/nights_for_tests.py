@@ -182,13 +182,20 @@ def farm(url: str, runs: Path, lives: Sequence[Life] = FARM, count: int = COUNT)
         cases[life] = Case(life.plan, life.target, "higher", session(tonight), past=before)
         jobs.append(job(life, tonight))
     by_name = {(life.plan, life.target): life for life in lives}
-    verdicts = judge(
-        tuple(cases.values()),
-        lambda suspected: [
-            [session(run_of(by_name[case.plan, case.target], count - 1, again)) for again in (1, 2, 3)]
-            for case in suspected
-        ],
-    )
+    reruns: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    def rerun(suspected: Sequence[Case]) -> list[list[Session]]:
+        sessions = []
+        for case in suspected:
+            of = case.plan, case.target
+            anew = {again: run_of(by_name[of], count - 1, again) for again in (1, 2, 3)}
+            reruns[of] = tuple(f"{case.plan}-{case.target}/rerun-{again}" for again in anew)
+            for place, result in zip(reruns[of], anew.values(), strict=True):
+                save(result, folder / place)
+            sessions.append([session(result) for result in anew.values()])
+        return sessions
+
+    verdicts = judge(tuple(cases.values()), rerun)
     found = Night(
         id=folder.name,
         created=started(count - 1),
@@ -196,7 +203,9 @@ def farm(url: str, runs: Path, lives: Sequence[Life] = FARM, count: int = COUNT)
         version="0.1.0",
         nightly="nightly",
         file="nightly.yaml",
-        jobs=tuple(jobs),
+        jobs=tuple(
+            each.model_copy(update={"reruns": reruns.get((each.plan, each.target), ())}) for each in jobs
+        ),
         verdicts=verdicts,
         exit_code=int(any(each.alarm for each in verdicts)),
     )
