@@ -13,7 +13,7 @@ from pathlib import Path
 from targets.transports import ssh
 from tests.requirements_for_tests import skip_or_fail
 
-_SSHD = Path("/usr/sbin/sshd")
+SSHD = Path("/usr/sbin/sshd")
 _PRIVILEGE_SEPARATION = Path("/run/sshd")
 
 
@@ -37,9 +37,9 @@ def loopback_sshd(
 
     `only` is what it lets people in by.
     """
-    if not _SSHD.exists():
-        skip_or_fail(f"{_SSHD} is missing: apt-get install openssh-server")
-    _make_privilege_separation_folder()
+    if not SSHD.exists():
+        skip_or_fail(f"{SSHD} is missing: apt-get install openssh-server")
+    make_privilege_separation_folder()
     host_key = make_key(folder / "host_key")
     (folder / "authorized_keys").write_text(make_key(folder / "id_ed25519") + "\n")
     port = free_port()
@@ -57,7 +57,7 @@ def loopback_sshd(
         *settings,
     ]
     (folder / "sshd_config").write_text("\n".join(config) + "\n")
-    argv = [str(_SSHD), "-D", "-e", "-f", str(folder / "sshd_config")]
+    argv = [str(SSHD), "-D", "-e", "-f", str(folder / "sshd_config")]
     with subprocess.Popen(argv, stderr=subprocess.PIPE) as server:
         assert server.stderr is not None
         said = b""
@@ -80,7 +80,7 @@ def loopback_sshd(
             server.terminate()
 
 
-def _make_privilege_separation_folder() -> None:
+def make_privilege_separation_folder() -> None:
     """A server of root's insists on /run/sshd at every login, which its package makes at boot only. It stays: servers
     of tests that run beside these need it, too."""
     if os.geteuid() == 0:
