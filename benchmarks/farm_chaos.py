@@ -113,14 +113,14 @@ def chaos(
                         f"{passed:.0f} s: {len(seen)} of {jobs} jobs, {found.kills} of {kills} kills",
                         flush=True,
                     )
-                time.sleep(0.2)
+                time.sleep(1.0)
         crashed = [each.returncode for each in controllers if each.returncode]
         if crashed:
             found.lost.append(f"a controller ended with code {crashed[0]}")
         ended = queue.outcomes(keys)
         seen |= _results(queue, keys, seen, found)
         found.states.update(each.state for each in ended)
-        _audit(all_of_them, seen, found)
+        audit(all_of_them, seen, found)
     found.seconds = time.monotonic() - started
     return found
 
@@ -133,7 +133,7 @@ def _results(queue: Queue, keys: list[str], before: dict[str, Any], found: Found
     return now
 
 
-def _audit(boards: list[Board], results: dict[str, Any], found: Found) -> None:
+def audit(boards: list[Board], results: dict[str, Any], found: Found) -> None:
     """What the boards say themselves."""
     for board in boards:
         at: tuple[int, str] | None = None
