@@ -39,7 +39,7 @@ def run(farm: Farm, jobs: Sequence[Job]) -> list[Outcome]:
     database = open_farm(farm.url)
     try:
         leases = Leases(database)
-        queue = Queue(leases, farm.policy)
+        queue = Queue(leases, farm.policy, farm.owner)
         submit(queue, farm.stations, jobs)
         _attend(ray, farm, leases.farm)
         return outcomes(queue, jobs)
@@ -59,7 +59,7 @@ class Attendant:
         """Until none of the device's jobs is left."""
         database = open_farm(self._farm.url)
         leases = Leases(database)
-        queue, heart = Queue(leases, self._farm.policy), Heart(leases)
+        queue, heart = Queue(leases, self._farm.policy, self._farm.owner), Heart(leases)
         try:
             arguments = (queue, heart, self._station, self._farm.work, holder(), self._stop, self._farm.ttl_s)
             ended = threading.Thread(target=self._end_with, args=(heart,), daemon=True)
@@ -86,9 +86,9 @@ def _attend(ray: Any, farm: Farm, name: str) -> None:
         Attendant
     )
     actors = {
-        device: actor.options(name=f"{name}:{device}", namespace=NAMESPACE, get_if_exists=True).remote(
-            farm, device
-        )
+        device: actor.options(
+            name=f"{name}:{farm.owner or ''}:{device}", namespace=NAMESPACE, get_if_exists=True
+        ).remote(farm, device)
         for device in devices
     }
     attending = {actors[device].attend.remote(): device for device in devices}
