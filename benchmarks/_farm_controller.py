@@ -25,7 +25,7 @@ from targets.errors import TargetError
 
 DAY_S = 86_400
 DEADLINE_S = 60.0
-POLICY = Policy(tries=6, retry_s=1, patience=3, probation_s=5, longest_s=30, quarantines=20, losses=60)
+POLICY = Policy(tries=10, retry_s=1, patience=3, probation_s=5, longest_s=30, quarantines=20, losses=60)
 
 
 class Connections:

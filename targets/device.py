@@ -51,6 +51,10 @@ class JobFailed(TargetError):
         self.kind = kind
 
 
+class DeviceBusy(JobFailed):
+    """Another job has the device, which is not at fault."""
+
+
 class Device:
     """An open connection. Use `open_device`, which ends it as well."""
 
@@ -127,7 +131,9 @@ class Device:
         if last.get("event") == "error":
             stderr = str(last.get("stderr") or "").strip()
             tail = f"\nthe end of its standard error:\n{stderr[-1500:]}" if stderr else ""
-            raise JobFailed(f"{self.name}: {last.get('message')}{tail}", str(last.get("kind")))
+            kind = str(last.get("kind"))
+            failure = DeviceBusy if kind == "locked" else JobFailed
+            raise failure(f"{self.name}: {last.get('message')}{tail}", kind)
         if last.get("event") != "done":
             tail = done.stderr.decode(errors="replace").strip()[-1500:]
             raise TargetError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from device_agents import fence
 from device_agents.failure import Failure
 from device_agents.fence import Fence
-from targets.device import JobFailed, open_device
+from targets.device import DeviceBusy, JobFailed, open_device
 from targets.target import target_model
 from tests.agent_process import Agent, Hanging, time_step
 
@@ -174,3 +175,14 @@ def test_the_host_is_told_and_a_clean_device_has_forgotten(tmp_path: Path) -> No
     with open_device("board", target) as device:
         device.clean(installed=True)
     assert not work.exists()
+
+
+def test_the_host_knows_a_device_that_is_busy_from_one_that_fails(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    fields = {"transport": "local", "local": {}, "workdir": str(work), "install_path": str(tmp_path / "put")}
+    target = target_model().model_validate(fields)
+    with (work / "lock").open("w") as stranger, open_device("board", target) as device:
+        fcntl.flock(stranger, fcntl.LOCK_EX)
+        with pytest.raises(DeviceBusy, match="another job has the device"):
+            device.ask("cool_down", seconds=0, temperatures_c={}, lock=device.lock)

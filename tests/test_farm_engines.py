@@ -23,6 +23,7 @@ from pipeline.farm.policy import Policy
 from pipeline.farm.queue import Job
 from pipeline.farm.station import Station, station_of, switch
 from pipeline.farm.tables import events
+from targets.device import DeviceBusy
 from targets.errors import TargetError
 from targets.target import target_model
 from tests.farm_for_tests import each_database, postgres_socket
@@ -128,6 +129,20 @@ def test_a_failed_job_is_tried_again_under_a_later_lease(url: str) -> None:
 
     (found,) = local.run(Farm(url, stations(1), flaky, AT_ONCE), jobs(1, 1))
     assert (found.state, found.failures, tokens) == ("done", 2, [1, 2, 3])
+
+
+def test_a_device_that_somebody_has_from_a_desk_is_not_at_fault(url: str) -> None:
+    tries: list[int] = []
+
+    def work(job: Job, hold: Hold) -> dict[str, Any]:
+        tries.append(hold.lease.token)
+        if len(tries) < 6:
+            raise DeviceBusy("another job has the device", "locked")
+        return {}
+
+    (found,) = local.run(Farm(url, stations(1), work, Policy(busy_s=0)), jobs(1, 1))
+    assert (found.state, found.failures, tries) == ("done", 0, [1, 2, 3, 4, 5, 6])
+    assert noted(url) == []
 
 
 def test_a_job_of_its_own_fault_fails_alone(url: str) -> None:

@@ -165,6 +165,23 @@ def test_a_job_is_tried_again_later_and_later_and_fails_in_the_end(queue: Queue,
     assert queue.outcomes(["a"])[0].failures == 3
 
 
+def test_a_job_waits_while_somebody_at_a_desk_has_the_device(queue: Queue, clock: Clock) -> None:
+    job = Job("a", "board")
+    queue.submit([job])
+    lease = queue.leases.acquire("board", "ann", ttl_s=1e6)
+    for _ in range(2):
+        assert queue.take(lease) == job
+        queue.postponed(lease, job, "another job has the device")
+        assert queue.take(lease) is None and queue.wait_s("board") == POLICY.busy_s
+        clock.now += POLICY.busy_s
+    assert queue.outcomes(["a"])[0].failures == 0
+    # Not for ever.
+    assert queue.take(lease) == job
+    queue.postponed(lease, job, "another job has the device")
+    assert state(queue, "a") == ("failed", "another job has the device")
+    assert noted(queue, "board") == ["acquired"]
+
+
 def test_a_job_of_its_own_fault_is_not_tried_again(queue: Queue) -> None:
     job = Job("a", "board")
     queue.submit([job])

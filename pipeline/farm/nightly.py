@@ -30,6 +30,7 @@ from pipeline.measurement.nights import RERUNS
 from pipeline.one_target import failed, now
 from pipeline.progress import Progress
 from pipeline.result import Result, TargetResult
+from targets.device import DeviceBusy
 
 NO_BASELINE = (
     "measured, and held against nothing: no baseline was accepted yet; "
@@ -129,6 +130,8 @@ class Nightly:
             for name in ("candidate", "canary") if job.anew is None else ():
                 pins.leave(job.variants[name], self.folder / pins.FILES)
             run = run.model_copy(update={"stages": tuple(job.host.records), "model": model})
+        except DeviceBusy:
+            raise
         except Exception as error:
             found = failed(job.target, told(error, self.folder / "bugs.txt"), ExitCode.BUG, known)
         run = run.model_copy(update={"targets": {job.name: found}, "exit_code": found.exit_code})

@@ -18,8 +18,13 @@ class Policy(Section):
     quarantines: int = Field(
         4, ge=0, description="in a row, after which its jobs are given up instead of waiting any more"
     )
+    busy_s: float = Field(
+        30, ge=0, description="before a device is asked again that somebody has from his desk"
+    )
     losses: int = Field(
-        30, ge=1, description="of a job, with the controller that ran it, before it is given up"
+        30,
+        ge=1,
+        description="of a job, with the controller that ran it or to somebody at his desk, before it is given up",
     )
 
     def wait_s(self, first_s: float, count: int) -> float:

@@ -158,6 +158,17 @@ class Queue:
                 connection.execute(update(jobs).where(*waiting).values(change))
         return became
 
+    def postponed(self, lease: Lease, job: Job, error: str) -> None:
+        """Somebody who is none of the farm's has the leased device: the job waits, nothing is held against either."""
+        with self._database.writing() as connection:
+            ensure(connection, lease)
+            now = self.leases.clock(connection)
+            losses = connection.execute(select(jobs.c.losses).where(jobs.c.key == job.key)).scalar_one() + 1
+            change: dict[str, Any] = {"losses": losses, "error": error, "state": "failed"}
+            if losses < self.policy.losses:
+                change |= {"state": "queued", "aside_since": now, "aside_until": now + self.policy.busy_s}
+            self._end(connection, lease, job, change)
+
     def note(self, lease: Lease, what: str, detail: str) -> None:
         """Write down what was done to a device."""
         with self._database.writing() as connection:

@@ -16,6 +16,7 @@ from pipeline.one_target import Job, encoded_result, failed, now, settings, take
 from pipeline.progress import Progress
 from pipeline.result import TargetResult
 from pipeline.sparse_tflite.signature import Signature, read_signature
+from targets.device import DeviceBusy
 from targets.errors import TargetError
 
 # Of what is measured anew: another series in the history, for it is no night of its own.
@@ -61,6 +62,9 @@ def measure_job(
             _, session = take_turns(device, job, at_once, progress, known)
         with at_once.this_machine:
             measurements = with_metric(session, job, known)
+    except DeviceBusy:
+        # Nothing was measured, and nothing is wrong: the farm asks again later.
+        raise
     except (TargetError, UserError) as error:
         code = ExitCode.DEVICE if isinstance(error, TargetError) else ExitCode.USER
         return failed(job.target, str(error), code, known)

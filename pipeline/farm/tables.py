@@ -58,7 +58,8 @@ jobs = Table(
     Column("state", String(16), nullable=False),
     # Of the lease that it ran under last.
     Column("token", BigInteger),
-    # Of the device, while it ran; and how often its controller was gone before it ended.
+    # Of the device, while it ran; and how often its controller was gone before it ended, or
+    # the device was somebody's who is none of the farm's.
     Column("failures", Integer, nullable=False),
     Column("losses", Integer, nullable=False),
     Column("aside_since", Double, nullable=False),

@@ -13,6 +13,7 @@ from pipeline.farm.leases import TTL_S, DeviceTaken, LeaseLost
 from pipeline.farm.queue import Job, Queue
 from pipeline.farm.station import Station
 from pipeline.history.database import DatabaseAway
+from targets.device import DeviceBusy
 from targets.errors import TargetError
 
 T = TypeVar("T")
@@ -87,6 +88,10 @@ class Worker:
         """Whether all is well."""
         try:
             result = self._work(job, hold)
+        except DeviceBusy as error:
+            text = str(error)
+            self._insist(lambda: self._queue.postponed(hold.lease, job, text))
+            return False
         except TargetError as error:
             if hold.lost.is_set():
                 raise LeaseLost(f"{job.device}: its lease was lost during {job.key}") from error

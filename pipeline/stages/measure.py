@@ -19,7 +19,7 @@ from pipeline.models.samples import Samples, of_names
 from pipeline.plan import MeasureSection
 from pipeline.progress import Say
 from pipeline.stages.deploy import Deployed
-from targets.device import Device, Event
+from targets.device import Device, DeviceBusy, Event
 from targets.errors import TargetError
 
 Reported = TypeVar("Reported", Repetition, Sustained, Spent)
@@ -110,6 +110,8 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
             step_deadline_s=options.step_deadline_s,
         )
         outputs = _fetch(device, events)
+    except DeviceBusy:
+        raise
     except TargetError as error:
         known = _session(device, names, events, {})
         raise BrokenOff(error, known) from error

@@ -7,6 +7,7 @@ when the old one has ended, and goes on; all that is lost is what was under way.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,8 +21,9 @@ from pipeline.farm.worker import Worker
 from pipeline.history.database import default_url
 
 NAMESPACE = "edgepipe"
-# Of one device's actors, before it is no longer the machines' fault.
-DEATHS = 30
+# How often, and how many times at most, a device's actor is asked again that is being started anew elsewhere.
+LOOK_EVERY_S = 1.0
+TRIES = 300
 PATIENCE_S = 30.0
 
 
@@ -92,7 +94,7 @@ def _attend(ray: Any, farm: Farm, name: str) -> None:
         for device in devices
     }
     attending = {actors[device].attend.remote(): device for device in devices}
-    deaths, failed = dict.fromkeys(devices, 0), []
+    tries, failed = dict.fromkeys(devices, 0), []
     try:
         while attending:
             for ended in ray.wait(list(attending), num_returns=1)[0]:
@@ -100,8 +102,9 @@ def _attend(ray: Any, farm: Farm, name: str) -> None:
                 try:
                     ray.get(ended)
                 except ray.exceptions.RayActorError as error:
-                    deaths[device] += 1
-                    if deaths[device] < DEATHS:
+                    tries[device] += 1
+                    if tries[device] < TRIES:
+                        time.sleep(LOOK_EVERY_S)
                         attending[actors[device].attend.remote()] = device
                     else:
                         failed.append(error)
