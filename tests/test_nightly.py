@@ -55,6 +55,16 @@ def farm(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Workspace:
     return farm
 
 
+def write_unreachable(farm: Workspace, *names: str) -> None:
+    """Targets with the tag at whose address nobody answers."""
+    (farm.folder / "targets").mkdir(exist_ok=True)
+    for name in names:
+        (farm.folder / "targets" / f"{name}.yaml").write_text(
+            f"transport: ssh\nssh: {{host: 127.0.0.1, port: {free_port()}, user: nobody}}\n"
+            "workdir: w\ninstall_path: i\ntags: [bench]\n"
+        )
+
+
 def verdicts(document: Any) -> dict[str, str]:
     return {
         f"{each['plan']}/{each['target']}/{each['metric']}": each["outcome"] for each in document["verdicts"]
@@ -107,10 +117,7 @@ def test_what_was_accepted_is_green_what_became_slower_or_silent_is_red(farm: Wo
     assert f'href="{job["folder"]}/result.json"' in (folder / "dashboard.html").read_text()
 
     (farm.folder / "sizes.py").write_text("WIDTH = 1024\n")
-    (farm.folder / "targets" / "gone.yaml").write_text(
-        f"transport: ssh\nssh: {{host: 127.0.0.1, port: {free_port()}, user: nobody}}\nworkdir: w\ninstall_path: i\n"
-        "tags: [bench]\n"
-    )
+    write_unreachable(farm, "gone")
     red = farm.run("nightly", "--json")
     assert red.code == 1
     found = verdicts(red.json)
@@ -130,18 +137,25 @@ def test_what_was_accepted_is_green_what_became_slower_or_silent_is_red(farm: Wo
     reruns = {row["run"] for row in rows if row["variant"] == "rerun-candidate"}
     assert len(runs) == 3 and len(reruns) == 3 and len(rows) == 4 * 6
 
-    # A target that is gone without a word stays an alarm; nothing is measured for it.
-    (farm.folder / "targets" / "gone.yaml").rename(farm.folder / "targets" / "down.yaml")
-    (farm.folder / "nightly.yaml").write_text(
-        text.replace("tags: [bench]", "targets: [down]\ntags: [roof, bench]")
+
+def test_a_target_that_is_gone_without_a_word_stays_an_alarm(tmp_path: Path, home: Path) -> None:
+    """Nothing answers, so that nothing is made or measured."""
+    farm = Workspace(tmp_path, home)
+    write_unreachable(farm, "down", "gone")
+    (tmp_path / "nightly.yaml").write_text(NIGHTLY.replace("name: small", "name: gone"))
+    first = farm.run("nightly")
+    assert first.code == 1 and "RED: small on down: all missing; small on gone: all missing" in first.out
+    (tmp_path / "targets" / "gone.yaml").unlink()
+    for _ in range(2):
+        again = farm.run("nightly")
+        assert again.code == 1 and "small on gone: all missing" in again.out
+        said = " ".join(again.out.split())
+        assert "has the tag bench any more" in said and "retired: [small/gone]" in said
+        assert "retired: [small/down]" not in said
+    (tmp_path / "nightly.yaml").write_text(
+        NIGHTLY.replace("name: small", "name: gone") + "retired: [small/gone]\n"
     )
-    (farm.folder / "targets" / "board.yaml").write_text(BOARD.replace("[bench]", "[]"))
-    again = farm.run("nightly")
-    (farm.folder / "targets" / "board.yaml").write_text(BOARD)
-    assert again.code == 1
-    for name in ("down", "gone", "board"):
-        assert f"small on {name}: all missing" in again.out
-    assert "retired: [small/gone]" in " ".join(again.out.split()) and "small/down" not in again.out
+    assert "small on gone" not in farm.run("nightly").out
 
 
 def test_a_crash_loses_no_finished_measurement(farm: Workspace) -> None:

@@ -81,7 +81,7 @@ class Workspace:
     def run(self, *arguments: str, program: tuple[str, ...] = ("-m", "pipeline")) -> Ended:
         """Run the command to its end."""
         process = self.start(*arguments, program=program)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=900)
         assert "Traceback" not in out + err, err
         return Ended(process.returncode, out, err)
 
