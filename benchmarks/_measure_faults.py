@@ -90,7 +90,7 @@ def judged(device: Device, fault: Fault) -> Validity:
         source = fault.source.format(root=f"{root}/", throttled=THROTTLED, frequency=FREQUENCY, vmstat=VMSTAT)
         fields = {"warmup_runs": 2, "min_samples": 3, "max_samples": 5} | fault.protocol
         still = {"warmup_seconds": 0, "max_warmup_seconds": 0, "min_seconds": 0, "max_seconds": 0}
-        options = MeasureSection(repetitions=2, interval=0, **(still | fields))
+        options = MeasureSection(repetitions=2, cold_starts=0, interval=0, **(still | fields))
         return believed(measured(device, {"model": source}, options), 2)
 
 

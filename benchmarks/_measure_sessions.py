@@ -41,6 +41,7 @@ def short(repetitions: int, **changes: Any) -> MeasureSection:
         "min_samples": 40,
         "min_seconds": 0.1,
         "max_seconds": 0.2,
+        "cold_starts": 0,
     }
     return MeasureSection(repetitions=repetitions, **(fields | changes))
 

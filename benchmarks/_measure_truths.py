@@ -71,4 +71,5 @@ def _quick(repetitions: int = 2, min_samples: int = 3) -> MeasureSection:
         min_samples=min_samples,
         min_seconds=0,
         max_seconds=0,
+        cold_starts=0,
     )

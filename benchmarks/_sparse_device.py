@@ -71,6 +71,7 @@ def _session(
         min_samples=3,
         min_seconds=0.2,
         max_seconds=0.2,
+        cold_starts=0,
         step_deadline_s=600,
     )
     say = Progress(quiet=True).line

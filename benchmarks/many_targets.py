@@ -32,6 +32,7 @@ SETTINGS = (
     "measure.min_seconds=0",
     "measure.max_seconds=0.2",
     "measure.max_warmup_seconds=0.2",
+    "measure.cold_starts=0",
 )
 
 

@@ -12,7 +12,17 @@ import signal
 import sys
 from typing import Any
 
-from device_agents import child, controls, cooling, energy, environment, lock, own_python, placement
+from device_agents import (
+    child,
+    controls,
+    cooling,
+    energy,
+    environment,
+    lock,
+    own_python,
+    page_cache,
+    placement,
+)
 from device_agents.channel import Emit
 from device_agents.failure import Failure
 from device_agents.job import Job
@@ -70,7 +80,7 @@ def _request(job: Job, step: Job, number: int) -> dict[str, Any]:
         "inputs": job.existing_paths("inputs"),
         **how_to_run(job),
     }
-    if kind in ("time", "sustain", "spend"):
+    if kind in ("time", "cold", "sustain", "spend"):
         request["placement"] = placement.wanted(_controls(job))
     if kind == "evaluate":
         return {**request, "outputs": step.paths("outputs"), "look": True}
@@ -79,12 +89,14 @@ def _request(job: Job, step: Job, number: int) -> dict[str, Any]:
     if kind == "time":
         protocol = job.part("protocol")
         return {**request, "protocol": _protocol(protocol), "deadline": _deadline(protocol)}
+    if kind == "cold":
+        return request
     if kind == "sustain":
         return {**request, **{key: step.seconds(key) for key in ("seconds", "cool_down_seconds")}}
     if kind == "spend":
         spans = ("seconds", "idle_seconds", "cool_down_seconds")
         return {**request, **{key: step.seconds(key) for key in spans}}
-    expected = "evaluate, time, profile, sustain or spend"
+    expected = "evaluate, time, cold, profile, sustain or spend"
     raise Failure("job", f"expected {step.name}.kind to be {expected}. Received: {kind!r}")
 
 
@@ -144,14 +156,17 @@ def _run(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
 
 
 def _looking(request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
-    """The event of a step. Looking into the runtime may take a process down; that it does not tell is all that comes
-    of it.
+    """The event of a step. Looking into the runtime, or at the page cache, may take a process down; that it does not
+    tell is all that comes of it.
     """
     try:
         return in_worker(request, deadline_s)
     except Failure as failure:
-        if failure.kind not in ("crashed", "forbidden") or request["kind"] not in ("evaluate", "profile"):
+        looks = request["kind"] in ("evaluate", "cold", "profile")
+        if failure.kind not in ("crashed", "forbidden") or not looks:
             raise
+        if request["kind"] == "cold":
+            return page_cache.not_cold(None, f"its process failed: {failure.message}")
         unknown = {"reason": f"looking at what runs failed: {failure.message}"}
         if request["kind"] == "profile":
             return {"event": "profiled", "operators": unknown}

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from device_agents import memory, pacing, placement, runtimes, speed, sustaining, timing
+from device_agents import memory, pacing, page_cache, placement, runtimes, speed, sustaining, timing
 from device_agents.failure import Failure
 from device_agents.files import sha256_of
 from device_agents.interpreter import Model, Runtime, Setting
@@ -171,6 +171,27 @@ def repetition(request: dict[str, Any]) -> dict[str, Any]:
         "operators": model.executed_operators(),
         "paced": paced,
     }
+
+
+def cold(request: dict[str, Any]) -> dict[str, Any]:
+    """Load a model whose file is not in the page cache, and run its first inference, on the first of the samples; where
+    the file stays there nothing is timed.
+    """
+    placement.take(**request["placement"])
+    import numpy as np
+
+    samples = _samples(request["inputs"])
+    first = {name: np.array(array[0]) for name, array in samples.items()}
+    runtime, setting = runtimes.find(request["runtime"]), Setting(**request["setting"])
+    left, reason = page_cache.evict(request["model"])
+    if reason is not None:
+        return page_cache.not_cold(left, reason)
+    load_ns, interpreter = timing.timed(lambda: runtime.load(request["model"], setting))
+    model = Model(interpreter, request["model"])
+    model.check_inputs(samples)
+    model.set_inputs(first)
+    first_ns, _ = timing.timed(model.invoke)
+    return {"event": "cold", "load_ns": load_ns, "first_ns": first_ns, "resident": left, "reason": None}
 
 
 def sustain(request: dict[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def _step(request: dict[str, Any]) -> dict[str, Any]:
         "check": steps.check,
         "profile": steps.profile,
         "time": steps.repetition,
+        "cold": steps.cold,
         "sustain": steps.sustain,
         "spend": steps.spend,
         "trial": steps.trial,

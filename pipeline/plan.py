@@ -195,6 +195,7 @@ class MeasureSection(Section):
     max_samples: int = Field(1000, ge=3)
     max_seconds: float = Field(2, ge=0)
     interval: float = Field(0.01, ge=0, le=1)
+    cold_starts: int = Field(3, ge=0, le=1000)
     operators: bool = False
     deadline: DeadlineSection | None = None
     sustained_seconds: float = Field(0, ge=0, le=86400)

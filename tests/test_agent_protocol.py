@@ -63,7 +63,7 @@ def test_a_bad_job_is_refused_in_words(agent: Agent, line: bytes, words: str) ->
     [
         (
             {"steps": [{"kind": "dance", "variant": "a"}]},
-            "expected job.steps[0].kind to be evaluate, time, profile, sustain or spend",
+            "expected job.steps[0].kind to be evaluate, time, cold, profile, sustain or spend",
         ),
         ({"steps": [time_step("b")]}, "expected job.variants.b to be a string. Received: nothing"),
         (

@@ -33,7 +33,7 @@ data: {source: sklearn:iris, test_fraction: 0.3}
 train: {epochs: 15, batch_size: 16, learning_rate: 0.01}
 prune: {method: magnitude, sparsity: 0.5}
 measure: {repetitions: 2, warmup_runs: 1, warmup_seconds: 0, max_warmup_seconds: 0, min_samples: 5,
-          min_seconds: 0, max_samples: 10, max_seconds: 0}
+          min_seconds: 0, max_samples: 10, max_seconds: 0, cold_starts: 0}
 gates: {max_metric_drop: 0.5}
 """
 

@@ -121,6 +121,18 @@ class Repetition(Record):
     paced: Paced | None = None
 
 
+class ColdStart(Record):
+    """One fresh process that loaded the model from storage, its file not in the page cache, and inferred once; times in
+    nanoseconds. `resident` is how many bytes of the file the page cache held on to, null where that is not told; where
+    it may have held any, there are no times, and the `reason`."""
+
+    step: int
+    load_ns: int | None
+    first_ns: int | None
+    resident: int | None
+    reason: str | None
+
+
 class Measurement(Record):
     """All repetitions of one variant in one session on one device, and its metric there."""
 
@@ -128,6 +140,7 @@ class Measurement(Record):
     digest: str
     emulated: bool
     repetitions: tuple[Repetition, ...]
+    cold: tuple[ColdStart, ...] = ()
     sustained: Sustained | None = None
     spent: Spent | None = None
     metric: float | None

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.measurement import deadlines, endurance, energy
+from pipeline.measurement import cold, deadlines, endurance, energy
+from pipeline.measurement.cold import Cold
 from pipeline.measurement.deadlines import Deadlines
 from pipeline.measurement.endurance import Endurance
 from pipeline.measurement.energy import Energy
@@ -39,15 +40,18 @@ class Summary(Record):
     steady_memory_bytes: int
     process_peak_bytes: int
     metric: float | None
+    cold: Cold | None = None
     deadlines: Deadlines | None = None
     endurance: Endurance | None = None
     energy: Energy | None = None
 
     @property
     def sentences(self) -> list[str]:
-        """What came of invoking the model at a fixed rate, for long, and beside a meter, where that was asked for."""
+        """What came of cold starts, and of invoking the model at a fixed rate, for long, and beside a meter, where that
+        was asked for."""
         asked = (self.deadlines, self.endurance, self.energy)
-        return [found.sentence for found in asked if found is not None]
+        cold = [self.cold.beside(self.load_ms, self.first_ms)] if self.cold else []
+        return cold + [found.sentence for found in asked if found is not None]
 
 
 def summarise(measurement: Measurement) -> Summary:
@@ -70,6 +74,7 @@ def summarise(measurement: Measurement) -> Summary:
         steady_memory_bytes=int(np.median([repetition.memory.steady_added for repetition in repetitions])),
         process_peak_bytes=max(repetition.memory.steady.hwm for repetition in repetitions),
         metric=measurement.metric,
+        cold=cold.summarise(measurement.cold) if measurement.cold else None,
         deadlines=deadlines.summarise(paced) if paced else None,
         endurance=endurance.summarise(measurement.sustained) if measurement.sustained else None,
         energy=energy.summarise(measurement.spent) if measurement.spent else None,

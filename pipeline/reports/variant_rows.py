@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pipeline.measurement.cold import Cold
 from pipeline.measurement.deadlines import Deadlines
 from pipeline.measurement.endurance import Endurance
 from pipeline.measurement.energy import MeterFigures
@@ -54,12 +55,27 @@ def rows(result: Result, target: TargetResult) -> list[Row]:
         *_energy(row, target),
         row("loading", lambda _, summary: notation.milliseconds(summary.load_ms)),
         row("first inference", lambda _, summary: notation.milliseconds(summary.first_ms)),
+        *(_cold(row) if any(summary.cold for summary in target.summaries.values()) else ()),
         row("memory, at most", lambda _, summary: notation.size(summary.peak_memory_bytes)),
         row("memory, steady", lambda _, summary: notation.size(summary.steady_memory_bytes)),
         row("whole process, at most", lambda _, summary: notation.size(summary.process_peak_bytes)),
         row(f"{metric} on the device", lambda _, summary: notation.score(summary.metric), absolute=False),
         row("samples", lambda _, summary: f"{summary.samples:,}", absolute=False),
     ]
+
+
+def _cold(row: Callable[[str, Callable[[str, Summary], str]], Row]) -> Iterator[Row]:
+    """Of a model loaded from storage."""
+
+    def figure(title: str, value: Callable[[Cold], float | None]) -> Row:
+        def cell(_: str, summary: Summary) -> str:
+            found = value(summary.cold) if summary.cold else None
+            return "unknown" if found is None else notation.milliseconds(found)
+
+        return row(title, cell)
+
+    yield figure("loading, file not in the page cache", lambda found: found.load_ms)
+    yield figure("first inference after that", lambda found: found.first_ms)
 
 
 def _deadlines(row: Callable[[str, Callable[[str, Summary], str]], Row]) -> Iterator[Row]:

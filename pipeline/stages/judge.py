@@ -31,6 +31,7 @@ def measurements_of(
             digest=artifact.digest,
             emulated=emulated,
             repetitions=session.repetitions[name],
+            cold=session.cold.get(name, ()),
             sustained=session.sustained.get(name),
             spent=session.spent.get(name),
             metric=None,

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from pipeline.artifacts import file_digest
-from pipeline.measurement.measurement import Repetition, Spent, Sustained
+from pipeline.measurement.measurement import ColdStart, Repetition, Spent, Sustained
 from pipeline.measurement.operators import Operators
 from pipeline.models.samples import Samples, of_names
 from pipeline.plan import MeasureSection
@@ -22,7 +22,7 @@ from pipeline.stages.deploy import Deployed
 from targets.device import Device, DeviceBusy, Event
 from targets.errors import TargetError
 
-Reported = TypeVar("Reported", Repetition, Sustained, Spent)
+Reported = TypeVar("Reported", Repetition, ColdStart, Sustained, Spent)
 
 GRACE_S = 60.0
 # How long operators are timed, and as long the whole model beside them.
@@ -52,6 +52,7 @@ class Session:
     sustained: dict[str, Sustained]
     operators: dict[str, Operators] = field(default_factory=dict)
     spent: dict[str, Spent] = field(default_factory=dict)
+    cold: dict[str, tuple[ColdStart, ...]] = field(default_factory=dict)
 
 
 class BrokenOff(TargetError):
@@ -76,6 +77,8 @@ def run(options: MeasureSection, device: Device, deployed: Deployed, say: Say) -
         {"kind": "evaluate", "variant": name, "outputs": places[name]} for name in names
     ]
     steps += [{"kind": "time", "variant": name} for name in turns(names, options.repetitions)]
+    # After all that is timed warm, for they empty a part of the page cache.
+    steps += [{"kind": "cold", "variant": name} for name in turns(names, options.cold_starts)]
     if options.operators:
         steps += [{"kind": "profile", "variant": name, "seconds": PROFILE_S} for name in names]
     for name in names if options.sustained_seconds else ():
@@ -140,12 +143,13 @@ def _session(
     device: Device, names: Sequence[str], events: Sequence[Event], outputs: dict[str, Samples]
 ) -> Session:
     return Session(
-        _repetitions(device, names, events),
+        _in_turns(device, Repetition, "repetition", names, events),
         outputs,
         _environment(events),
         _once(device, Sustained, "sustained", events),
         _operators(device, events),
         _once(device, Spent, "spent", events),
+        _in_turns(device, ColdStart, "cold", names, events),
     )
 
 
@@ -174,13 +178,14 @@ def turns(variants: Sequence[str], repetitions: int) -> list[str]:
     return order
 
 
-def _repetitions(
-    device: Device, names: Sequence[str], events: Sequence[Event]
-) -> dict[str, tuple[Repetition, ...]]:
-    found: dict[str, tuple[Repetition, ...]] = {name: () for name in names}
+def _in_turns(
+    device: Device, kind: type[Reported], name: str, names: Sequence[str], events: Sequence[Event]
+) -> dict[str, tuple[Reported, ...]]:
+    """The events of this name, of which each of the variants `names` has any number."""
+    found: dict[str, tuple[Reported, ...]] = {variant: () for variant in names}
     for event in events:
-        if event.get("event") == "repetition":
-            one = _read(device, Repetition, event)
+        if event.get("event") == name:
+            one = _read(device, kind, event)
             if event.get("variant") not in found:
                 raise TargetError(
                     f"{device.name}: the agent measured what it was not asked to: {event!r:.200}"
