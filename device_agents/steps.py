@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from device_agents import memory, pacing, page_cache, placement, runtimes, speed, sustaining, timing
@@ -196,20 +196,17 @@ def cold(request: dict[str, Any]) -> dict[str, Any]:
 
 def sustain(request: dict[str, Any]) -> dict[str, Any]:
     """Infer back to back for `seconds`, on the first of the samples."""
-    placement.take(**request["placement"])
-    import numpy as np
-
-    samples = _samples(request["inputs"])
-    first = {name: np.array(array[0]) for name, array in samples.items()}
-    runtime = runtimes.find(request["runtime"])
-    model = Model(runtime.load(request["model"], Setting(**request["setting"])), request["model"])
-    model.check_inputs(samples)
-    windows = sustaining.sustained(lambda: model.set_inputs(first), model.invoke, request["seconds"])
+    windows = sustaining.sustained(*_on_the_first(request), request["seconds"])
     return {"event": "sustained", "seconds": request["seconds"], "windows": windows}
 
 
 def spend(request: dict[str, Any]) -> dict[str, Any]:
     """Infer back to back for `seconds` and time none of it, for the launcher to read meters meanwhile."""
+    return {"event": "spent", **sustaining.counted(*_on_the_first(request), request["seconds"])}
+
+
+def _on_the_first(request: dict[str, Any]) -> tuple[Callable[[], None], Callable[[], None]]:
+    """A model loaded, in its place: how it is given the first of the samples, and how it is invoked."""
     placement.take(**request["placement"])
     import numpy as np
 
@@ -218,10 +215,7 @@ def spend(request: dict[str, Any]) -> dict[str, Any]:
     runtime = runtimes.find(request["runtime"])
     model = Model(runtime.load(request["model"], Setting(**request["setting"])), request["model"])
     model.check_inputs(samples)
-    return {
-        "event": "spent",
-        **sustaining.counted(lambda: model.set_inputs(first), model.invoke, request["seconds"]),
-    }
+    return lambda: model.set_inputs(first), model.invoke
 
 
 def _versions(runtime: Runtime) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import commands, locate
+from pipeline.command_options import Json
 from pipeline.commands_dashboard import dashboard
 from pipeline.commands_farm import baseline, nightly
 from pipeline.commands_history import history
@@ -37,9 +38,6 @@ app.command("nightly")(nightly)
 app.command("dashboard")(dashboard)
 app.add_typer(baseline, name="baseline")
 
-Json = Annotated[
-    bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")
-]
 Target = Annotated[str, typer.Option("--target", "-t", help="A target's name: rpi4 is targets/rpi4.yaml.")]
 Host = Annotated[
     str, typer.Option("--host", help="[user@]host[:port], or adb's serial, instead of the target's own.")

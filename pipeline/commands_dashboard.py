@@ -7,26 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.command_options import HistoryUrl, Json
 from pipeline.output import show
 
 if TYPE_CHECKING:
     from pipeline.farm.dashboard import Dashboard
     from pipeline.farm.night import Night
 
-Json = Annotated[
-    bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")
-]
-Url = Annotated[
-    str,
-    typer.Option(
-        "--history", help="Its database, instead of $EDGEPIPE_HISTORY: sqlite:///FILE or postgresql://..."
-    ),
-]
-
 
 def dashboard(
     night: Annotated[Path, typer.Argument(help="A night's folder.")] = Path("runs/latest-night"),
-    url: Url = "",
+    url: HistoryUrl = "",
     as_json: Json = False,
 ) -> None:
     """Write a night's page anew: what changed, the devices, every series over the nights; a file, no server."""

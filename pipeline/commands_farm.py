@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.command_options import HistoryUrl, Json
 from pipeline.errors import UserError
 from pipeline.output import show
 from pipeline.progress import Progress
@@ -25,20 +26,10 @@ baseline = typer.Typer(
 RUNS = Path("runs")
 LATEST = "latest-night"
 
-Json = Annotated[
-    bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")
-]
-Url = Annotated[
-    str,
-    typer.Option(
-        "--history", help="Its database, instead of $EDGEPIPE_HISTORY: sqlite:///FILE or postgresql://..."
-    ),
-]
-
 
 def nightly(
     file: Annotated[Path, typer.Argument(help="The nightly file.")] = Path("nightly.yaml"),
-    url: Url = "",
+    url: HistoryUrl = "",
     as_json: Json = False,
 ) -> None:
     """Measure plans on targets beside their baselines, and judge. Exit code 0 is green; 1 an alarm, or missing data."""
@@ -104,7 +95,7 @@ def accept(
     plan: Annotated[str, typer.Option("--plan", help="Only of the plan of this name.")] = "",
     target: Annotated[str, typer.Option("--target", "-t", help="Only of this target.")] = "",
     owner: Annotated[str, typer.Option("--owner", help="Who stands for it; you, if not given.")] = "",
-    url: Url = "",
+    url: HistoryUrl = "",
     as_json: Json = False,
 ) -> None:
     """Make what a run measured the baseline: its digests go into the nightly file, the reason into the history."""
@@ -134,7 +125,7 @@ def accept(
 
 
 @baseline.command("list")
-def list_accepted(url: Url = "", as_json: Json = False) -> None:
+def list_accepted(url: HistoryUrl = "", as_json: Json = False) -> None:
     """Say what was accepted when, by whom and why, the newest last."""
     from pipeline.farm import pins
 

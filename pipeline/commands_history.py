@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.command_options import HistoryUrl, Json
 from pipeline.output import show
 
 history = typer.Typer(
@@ -15,15 +16,6 @@ history = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-Json = Annotated[
-    bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")
-]
-Url = Annotated[
-    str,
-    typer.Option(
-        "--history", help="Its database, instead of $EDGEPIPE_HISTORY: sqlite:///FILE or postgresql://..."
-    ),
-]
 Plan = Annotated[str, typer.Option("--plan", help="Only of the plan of this name.")]
 Target = Annotated[str, typer.Option("--target", "-t", help="Only of this target.")]
 Variant = Annotated[str, typer.Option("--variant", help="Only of this variant: baseline, dense, sparse.")]
@@ -37,7 +29,7 @@ def list_measurements(
     variant: Variant = "",
     since: Since = "",
     last: Annotated[int, typer.Option("--last", min=1, help="At most so many, the newest.")] = 50,
-    url: Url = "",
+    url: HistoryUrl = "",
     as_json: Json = False,
 ) -> None:
     """Say what was measured when and where, the newest last."""
@@ -57,7 +49,7 @@ def export_measurements(
     variant: Variant = "",
     since: Since = "",
     samples: Annotated[bool, typer.Option("--samples", help="The raw samples, too.")] = False,
-    url: Url = "",
+    url: HistoryUrl = "",
     as_json: Json = False,
 ) -> None:
     """Write the measurements into one file for other tools."""
@@ -74,7 +66,7 @@ def export_measurements(
 @history.command("add")
 def add_runs(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs: runs/*.")],
-    url: Url = "",
+    url: HistoryUrl = "",
     as_json: Json = False,
 ) -> None:
     """Add the measurements of runs that are not in the history yet."""
@@ -95,7 +87,7 @@ def prune_samples(
         int, typer.Option("--keep", min=0, help="But never those of a series' last so many.")
     ] = 30,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many.")] = False,
-    url: Url = "",
+    url: HistoryUrl = "",
     as_json: Json = False,
 ) -> None:
     """Remove old raw samples; all figures taken from them stay."""

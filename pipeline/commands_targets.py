@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import atomic, locate
+from pipeline.command_options import Json
 from pipeline.errors import ExitCode, UserError
 from pipeline.output import show
 from pipeline.progress import Progress
@@ -24,9 +25,6 @@ ADB = "adb:"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 targets = typer.Typer(help="Where models go: list, add, check.", rich_markup_mode=None)
-Json = Annotated[
-    bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")
-]
 
 
 @targets.callback(invoke_without_command=True)
