@@ -13,7 +13,7 @@ from pipeline.history.database import reading, writing
 from pipeline.history.prune import prune
 from pipeline.history.record import record
 from pipeline.measurement.validity import Validity
-from pipeline.result import Result
+from pipeline.result import InvalidSession, Result
 from tests.nights_for_tests import DIGESTS, Life, run_of
 from tests.results_for_tests import make_result
 
@@ -110,6 +110,49 @@ def test_what_is_invalid_broken_off_or_pruned_is_shown_for_what_it_is(url: str) 
     assert (invalid.validity, invalid.change, invalid.level) == ("invalid", None, None)
     assert (broken.validity, broken.change) == (None, None)
     assert whole.change is not None and whole.change.low is not None and whole.level is not None
+
+
+def invalid_session(result: Result) -> InvalidSession:
+    (target,) = result.targets.values()
+    valid = Validity(state="invalid", reasons=("hot",))
+    return InvalidSession(validity=valid, environment=target.environment, measurements=target.measurements)
+
+
+def test_a_session_that_was_taken_again_does_not_stand_for_the_one_that_counts(url: str) -> None:
+    run, before = run_of(STEADY, 0), invalid_session(run_of(replace(STEADY, ms=12.0), 0, again=1))
+    filled(url, STEADY, 1)
+    alone = shown(url).points
+    record(with_target(run, invalid_sessions=(before, before)), url)
+    assert shown(url).points == alone and alone[0].change is not None
+
+
+def test_of_a_session_that_broke_off_after_an_invalid_one_the_invalid_one_is_shown_whole(url: str) -> None:
+    run = run_of(STEADY, 0)
+    left = {"baseline": run.targets["rpi4"].measurements["baseline"]}
+    broken = with_target(run, measurements=left, validity=None, invalid_sessions=(invalid_session(run),))
+    record(broken, url)
+    (point,) = shown(url).points
+    assert (point.validity, point.change, set(point.metric)) == ("invalid", None, set(DIGESTS))
+
+
+def test_a_session_that_broke_off_is_no_night_and_no_break(url: str) -> None:
+    filled(url, STEADY, 3)
+    for night, left in ((3, {"candidate", "baseline"}), (4, set(DIGESTS))):
+        run = run_of(replace(STEADY, kernel=lambda _: "0"), night)
+        found = {name: each for name, each in run.targets["rpi4"].measurements.items() if name in left}
+        record(with_target(run, measurements=found, validity=None), url)
+    record(run_of(STEADY, 5), url)
+    found = shown(url)
+    assert found.breaks == ()
+    assert [point.change is None for point in found.points] == [False, False, False, True, True, False]
+
+
+def test_the_first_night_shown_knows_as_much_as_if_all_were(url: str) -> None:
+    filled(url, replace(STEADY, slower=lambda night: 0.05 * (night >= 8)), 16)
+    whole, part = shown(url), shown(url, nights=9)
+    assert part.points == whole.points[-9:]
+    assert ([each.at for each in whole.steps], [each.at for each in part.steps]) == ([8], [1])
+    assert shown(url, nights=5).steps == ()
 
 
 def test_only_nights_are_shown_and_only_the_last_until_then(url: str) -> None:

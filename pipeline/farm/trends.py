@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, select
 
 from pipeline.farm.case import VARIANTS, WINDOW
 from pipeline.history.read import medians_of
+from pipeline.history.record import measurement_id
 from pipeline.history.tables import measurements
 from pipeline.measurement.alarms import SUSPECT_OVER_NIGHTS
 from pipeline.measurement.change_points import change_points
@@ -22,7 +23,7 @@ from pipeline.measurement.pairs import paired_test
 from pipeline.measurement.statistics import Estimate
 
 # What a segment is of: one identity of the device, one baseline, one canary (see `past.Wanted`).
-Key = tuple[str, str | None, str | None]
+Key = tuple[str, str, str]
 Logs = Mapping[str, np.ndarray]
 
 
@@ -75,16 +76,18 @@ class Trend(Record):
 
 def trend(connection: Connection, plan: str, target: str, until: str, nights: int = WINDOW) -> Trend:
     """The last `nights` nights of a plan on a target that began no later than the instant `until`."""
-    runs = _runs(connection, plan, target, until)[-nights:]
+    # What was known of the device in the first of them is from those before.
+    runs = _runs(connection, plan, target, until)[-(nights + WINDOW) :]
+    unseen = max(0, len(runs) - nights)
     found = medians_of(connection, [row.id for run in runs for row in run.values()])
     logs = [_logs(run, found) for run in runs]
-    keys = [_key(run) for run in runs]
+    counted = [at for at, run in enumerate(runs) if _counts(run)]
     points = [_point(run) for run in runs]
     steps: list[Step] = []
     segments: dict[Key, list[int]] = defaultdict(list)
-    for at, (key, each) in enumerate(zip(keys, logs, strict=True)):
-        if each is not None:
-            segments[key].append(at)
+    for at in counted:
+        if logs[at] is not None:
+            segments[_key(runs[at])].append(at)
     for at_nights in segments.values():
         whole = [each for at in at_nights if (each := logs[at]) is not None]
         changes, (levels, more) = _changes(whole), _steps(whole, at_nights)
@@ -100,12 +103,16 @@ def trend(connection: Connection, plan: str, target: str, until: str, nights: in
         target=target,
         emulated=bool(latest is not None and latest.emulated),
         metric=latest.metric_name if latest is not None else None,
-        points=tuple(points),
-        steps=tuple(sorted(steps, key=lambda step: (step.at, step.of))),
+        points=tuple(points[unseen:]),
+        steps=tuple(
+            step.model_copy(update={"at": step.at - unseen})
+            for step in sorted(steps, key=lambda step: (step.at, step.of))
+            if step.at > unseen
+        ),
         breaks=tuple(
-            Break(at=at + 1, why=_why(runs[at], runs[at + 1]))
-            for at, (before, after) in enumerate(itertools.pairwise(keys))
-            if before != after
+            Break(at=after - unseen, why=_why(runs[before], runs[after]))
+            for before, after in itertools.pairwise(counted)
+            if after > unseen and _key(runs[before]) != _key(runs[after])
         ),
     )
 
@@ -119,25 +126,38 @@ def _runs(connection: Connection, plan: str, target: str, until: str) -> list[di
         .where(table.started <= until)
         .order_by(table.started, table.run)
     )
-    runs: dict[str, dict[str, Row[Any]]] = defaultdict(dict)
+    runs: dict[str, list[Row[Any]]] = defaultdict(list)
     for row in connection.execute(query):
-        runs[row.run][row.variant] = row
+        runs[row.run].append(row)
     # A deploy measures a baseline, too, and is no night.
-    return [run for run in runs.values() if "candidate" in run]
+    return [night for rows in runs.values() if "candidate" in (night := _session(rows))]
+
+
+def _session(rows: Sequence[Row[Any]]) -> dict[str, Row[Any]]:
+    """Of a run's rows those of the session that counts; where it has no candidate, of the last that was taken again."""
+    for number in ((), *((number,) for number in reversed(range(len(rows))))):
+        found = {
+            row.variant: row
+            for row in rows
+            if row.id == measurement_id(row.run, row.target, row.variant, *number)
+        }
+        if "candidate" in found:
+            return found
+    return {}
+
+
+def _counts(run: Mapping[str, Row[Any]]) -> bool:
+    """Whether it is a night: a session that was whole, and not invalid."""
+    return run["candidate"].validity in ("valid", "suspect") and set(VARIANTS) <= set(run)
 
 
 def _key(run: Mapping[str, Row[Any]]) -> Key:
-    return (
-        run["candidate"].segment,
-        *(run[name].digest if name in run else None for name in ("baseline", "canary")),
-    )
+    return run["candidate"].segment, run["baseline"].digest, run["canary"].digest
 
 
 def _logs(run: Mapping[str, Row[Any]], found: Mapping[str, Sequence[float]]) -> Logs | None:
     """The logs of the processes' median latencies, where they may be compared."""
-    if run["candidate"].validity == "invalid" or any(
-        name not in run or run[name].id not in found for name in VARIANTS
-    ):
+    if not _counts(run) or any(run[name].id not in found for name in VARIANTS):
         return None
     logs = {name: np.log(found[run[name].id]) for name in VARIANTS}
     counts = {len(each) for each in logs.values()}
@@ -147,7 +167,7 @@ def _logs(run: Mapping[str, Row[Any]], found: Mapping[str, Sequence[float]]) -> 
 def _point(run: Mapping[str, Row[Any]]) -> TrendPoint:
     row = run["candidate"]
     medians = {name: run[name].p50_ms for name in VARIANTS if name in run and run[name].p50_ms is not None}
-    whole = row.validity != "invalid" and {"candidate", "baseline"} <= set(medians)
+    whole = _counts(run) and {"candidate", "baseline"} <= set(medians)
     change = medians["candidate"] / medians["baseline"] if whole else None
     return TrendPoint(
         run=row.run,
@@ -204,10 +224,9 @@ def _why(before: Mapping[str, Row[Any]], after: Mapping[str, Row[Any]]) -> str:
         for key in sorted(was.keys() | now.keys())
         if was.get(key) != now.get(key)
     ]
-    for name in ("baseline", "canary"):
-        digests = [run[name].digest if name in run else None for run in (before, after)]
-        if digests[0] != digests[1]:
-            said.append(f"another {name}")
+    said += [
+        f"another {name}" for name in ("baseline", "canary") if before[name].digest != after[name].digest
+    ]
     return "; ".join(said)
 
 
