@@ -1,4 +1,4 @@
-"""LiteRT's own `litert-benchmark`, in an environment of its own in the state folder, which is made once."""
+"""LiteRT's own `litert-benchmark`, in an environment of its own in the state folder, made once a version."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ ARGUMENTS = ("--num_threads", "1", "--warmup_runs", "50", "--num_runs")
 DEADLINE_S = 300.0
 
 
+def folder() -> Path:
+    """Where its environment is, or will be."""
+    return state_folder() / "peers" / PEER
+
+
 def environment() -> Path:
     """The folder of its programs."""
-    folder = state_folder() / "peers" / "litert-benchmark"
-    ready = folder / "ready"
+    ready = folder() / "ready"
     if not ready.exists():
-        print(f"making an environment for {PEER} in {folder}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        subprocess.run([folder / "bin/python", "-m", "pip", "install", "--quiet", PEER], check=True)
+        print(f"making an environment for {PEER} in {folder()}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder()], check=True)
+        subprocess.run([folder() / "bin/python", "-m", "pip", "install", "--quiet", PEER], check=True)
         ready.touch()
-    return folder / "bin"
+    return folder() / "bin"
 
 
 def median_ms(programs: Path, model: Path, runs: int) -> float:

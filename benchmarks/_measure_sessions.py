@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +28,8 @@ RUNTIME = "ai-edge-litert"
 # What evaluating costs is none of what is shown here.
 SAMPLES = 2
 TOLD_EVERY = 10
+# With what these import: the stages of every deploy, and the runtimes that a device is given.
+MADE_BY = ("benchmarks/measure.py", "device_agents", "pipeline/measurement")
 
 
 def short(repetitions: int, **changes: Any) -> MeasureSection:
@@ -99,7 +99,7 @@ def gathered(part: str, count: int, once: Callable[[int], dict[str, Any]]) -> li
     """What `once`, called with 0, 1, ..., returns, until `count` of it may be compared, which `invalid` ones may not;
     at most twice as often. What was measured by the same code before is taken from the state folder.
     """
-    made_by, found, compared = f"{code('device_agents', 'pipeline/measurement')} {_own()}", [], 0
+    made_by, found, compared = _made_by(), [], 0
     with Progress().step(part) as say:
         while compared < count and len(found) < 2 * count:
             number = len(found)
@@ -110,7 +110,7 @@ def gathered(part: str, count: int, once: Callable[[int], dict[str, Any]]) -> li
     return found
 
 
-def _own() -> str:
-    """A digest of what is measured here, and how."""
-    files = sorted(Path(__file__).parent.glob("_measure_*.py"))
-    return hashlib.sha256(b"".join(each.read_bytes() for each in files)).hexdigest()[:16]
+@cache
+def _made_by() -> str:
+    """A digest of what is measured here, how, and by what."""
+    return code(*MADE_BY)

@@ -55,11 +55,11 @@ def run() -> list[str]:
         pair = ready(device, widths)
         rows = [*memory(device), overhead(device), *injected(device, pair, INJECTED)]
         sessions = beside_peer(beside, programs, PEER_SESSIONS)
-        rows.append(peer_row(sessions))
+        rows.append(peer_row(sessions, PEER_SESSIONS))
         same = same_file(pair, SAME)
         slower = gathered("3 % slower", SLOWER, lambda _: slowdown(pair, SLOWER_PAIRS))
         long = gathered("3 % slower, at length", 1, lambda _: slowdown(pair, LONG_PAIRS, LONG_SECONDS))
-        rows += [same_row(same), slower_row(slower, long[-1]), spread_row(same)]
+        rows += [same_row(same, SAME), slower_row(slower, SLOWER, long[-1]), spread_row(same)]
         clean = [each for one in sessions for each in one["ours"].values()] + same + slower
         more = gathered(
             "clean", max(1, CLEAN - len(clean)), lambda _: pair.session(short(2), {"model": "plain"})
@@ -139,9 +139,12 @@ def both(beside: dict[str, Ready], programs: Path, number: int) -> Record:
     return found
 
 
-def peer_row(sessions: Sequence[Record]) -> Row:
-    """The ratio pooled over models, its interval from the sessions."""
-    case, goal = "median over litert-benchmark's", f"1 within the interval, ±{PEER_WIDTH:.0%} or less"
+def peer_row(sessions: Sequence[Record], count: int) -> Row:
+    """The ratio pooled over models, its interval from the sessions, of which `count` are to be compared."""
+    case, goal = (
+        "median over litert-benchmark's",
+        f"1 within the interval, ±{PEER_WIDTH:.0%} or less, in {count}",
+    )
     sessions = [each for each in sessions if each["state"] != "invalid"]
     if len(sessions) < 2:
         return Row(case, NONE, goal, False)
@@ -162,7 +165,7 @@ def peer_row(sessions: Sequence[Record]) -> Row:
         f"{name} {np.exp(found):.3f}" for name, found in zip(names, logs.mean(axis=0), strict=True)
     )
     told = f"{ratio:.4f} ({low:.4f} to {high:.4f}), {len(logs)} sessions; {each}"
-    held = low <= 1 <= high and high - low <= 2 * PEER_WIDTH
+    held = low <= 1 <= high and high - low <= 2 * PEER_WIDTH and len(logs) >= count
     return Row(case, told, goal, held)
 
 
@@ -172,15 +175,15 @@ def same_file(pair: Ready, count: int) -> list[Record]:
     return gathered("one file twice", count, lambda _: pair.session(short(SAME_PAIRS), variants))
 
 
-def same_row(sessions: Sequence[Record]) -> Row:
-    """How often the interval of the ratio holds 1."""
-    ratios, goal = compared(sessions), f"{HELD[0]:.1%} to {HELD[1]:.1%}"
+def same_row(sessions: Sequence[Record], count: int) -> Row:
+    """How often the interval of the ratio holds 1, in `count` sessions that can be compared."""
+    ratios, goal = compared(sessions), f"{HELD[0]:.1%} to {HELD[1]:.1%} of {count}"
     if not ratios:
         return Row("one file twice", NONE, goal, False)
     held = sum(each["low"] <= 1 <= each["high"] for each in ratios)
     share = held / len(ratios)
     told = f"the interval holds 1 in {held} of {len(ratios)} ({share:.1%})"
-    return Row("one file twice", told, goal, HELD[0] <= share <= HELD[1])
+    return Row("one file twice", told, goal, HELD[0] <= share <= HELD[1] and len(ratios) >= count)
 
 
 def slowdown(pair: Ready, pairs: int, seconds: float | None = None) -> Record:
@@ -189,14 +192,16 @@ def slowdown(pair: Ready, pairs: int, seconds: float | None = None) -> Record:
     return pair.session(short(pairs, **longer), {"plain": "plain", "wider": "wider"})
 
 
-def slower_row(sessions: Sequence[Record], long: Record) -> Row:
-    """How often a session finds the slowdown that the long one shows."""
-    ratios, truth = compared(sessions), long["ratio"]
+def slower_row(sessions: Sequence[Record], count: int, long: Record) -> Row:
+    """How often a session finds the slowdown that the long one shows, in `count` that can be compared."""
+    ratios, truth, goal = compared(sessions), long["ratio"], f"{FOUND:.0%} or more of {count}"
+    if long["state"] == "invalid":
+        return Row("slower, by how much is not known", NONE, goal, False)
     found = sum(each["low"] > 1 for each in ratios)
     size = f"{truth['value'] - 1:.1%} ({truth['low'] - 1:.1%} to {truth['high'] - 1:.1%})"
     told = f"found in {found} of {len(ratios)} sessions of {SLOWER_PAIRS} pairs" if ratios else NONE
-    held = bool(ratios) and found >= FOUND * len(ratios)
-    return Row(f"slower by {size}", told, f"{FOUND:.0%} or more", held)
+    held = len(ratios) >= count and found >= FOUND * len(ratios)
+    return Row(f"slower by {size}", told, goal, held)
 
 
 def spread_row(sessions: Sequence[Record]) -> Row:

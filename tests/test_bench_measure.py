@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import measure
+from benchmarks import _measure_peer as peer
+from benchmarks import _remembered, measure
 from benchmarks._measure_models import WIDER, WIDTH, widened
-from benchmarks._measure_sessions import ready, this_machine
+from benchmarks._measure_sessions import MADE_BY, ready, this_machine
+from pipeline.source_digest import local_sources
 from targets.device import Device
+from tests.workspace import ROOT
 
 
 @pytest.fixture
@@ -38,8 +41,44 @@ def test_sessions_give_their_rows(device: Device) -> None:
     assert all(len(each) == 2 for each in slower[0]["medians_ns"].values())
     # A machine with other work to do may make any session invalid: these rows are of what was not.
     believed = [{**each, "state": "valid"} for each in (*measure.same_file(pair, 1)[:1], *slower)]
-    assert "of 1 (" in measure.same_row(believed[:1]).found
-    assert "of 1 sessions" in measure.slower_row(believed[1:], slower[0]).found
+    assert "of 1 (" in measure.same_row(believed[:1], 1).found
+    assert "of 1 sessions" in measure.slower_row(believed[1:], 1, believed[1]).found
+
+
+def test_what_was_measured_by_other_code_is_measured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    digested: set[Path] = set()
+
+    def collected(*asked: Any) -> str:
+        digested.update(local_sources(*asked))
+        return ""
+
+    monkeypatch.setattr(_remembered, "source_digest", collected)
+    _remembered.code(*MADE_BY)
+    assert digested >= {
+        ROOT / path
+        for path in (
+            "benchmarks/measure.py",
+            "benchmarks/_measure_peer.py",
+            "benchmarks/_measure_sessions.py",
+            "device_agents/timing.py",
+            "pipeline/measurement/validity.py",
+            "pipeline/stages/measure.py",
+            "targets/provisioning/runtimes.py",
+        )
+    }
+
+
+def test_the_peer_of_another_version_has_another_environment(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    for version in ("1", "2"):
+        monkeypatch.setattr(peer, "PEER", f"pip=={version}")
+        folder = peer.folder()
+        folder.mkdir(parents=True)
+        folder.joinpath("ready").touch()
+        made.append(peer.environment())
+    assert made[0] != made[1]
 
 
 def session(change: float, state: str = "valid", reasons: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -51,15 +90,23 @@ def session(change: float, state: str = "valid", reasons: tuple[str, ...] = ()) 
 
 def test_intervals_that_always_hold_are_too_wide_and_those_that_miss_too_narrow() -> None:
     good, bad, invalid = session(0.0), session(0.02), session(0.5, "invalid")
-    assert measure.same_row([good] * 95 + [bad] * 5 + [invalid]).held
-    assert not measure.same_row([good] * 100).held
-    assert not measure.same_row([good] * 90 + [bad] * 10).held
+    assert measure.same_row([good] * 95 + [bad] * 5 + [invalid], 100).held
+    assert not measure.same_row([good] * 100, 100).held
+    assert not measure.same_row([good] * 90 + [bad] * 10, 100).held
 
 
 def test_a_slowdown_is_found_or_not() -> None:
     found, missed = session(0.03), session(0.005)
-    assert measure.slower_row([found] * 19 + [missed], found).held
-    assert not measure.slower_row([found] * 18 + [missed] * 2, found).held
+    assert measure.slower_row([found] * 19 + [missed], 20, found).held
+    assert not measure.slower_row([found] * 18 + [missed] * 2, 20, found).held
+
+
+def test_fewer_sessions_than_promised_hold_no_goal() -> None:
+    found, invalid = session(0.03), session(0.03, "invalid")
+    assert not measure.slower_row([found] * 19 + [invalid] * 21, 20, found).held
+    assert not measure.slower_row([found] * 20, 20, invalid).held
+    assert not measure.same_row([session(0.0)] * 95 + [found] * 4 + [invalid] * 101, 100).held
+    assert not measure.peer_row(beside_the_peer(1.0, 0.01), 41).held
 
 
 def test_the_spread_is_that_of_the_pairs() -> None:
@@ -80,8 +127,13 @@ def test_clean_sessions_that_are_marked_are_counted_and_told(capsys: pytest.Capt
 def test_beside_the_peer_the_interval_must_hold_1_and_be_narrow(
     share: float, noise: float, held: bool
 ) -> None:
+    assert measure.peer_row(beside_the_peer(share, noise), 40).held is held
+
+
+def beside_the_peer(share: float, noise: float) -> list[dict[str, Any]]:
+    """40 sessions in which ours took that share of the peer's 5 ms."""
     random = np.random.default_rng(0)
-    sessions = [
+    return [
         {
             "state": "valid",
             "ours": {
@@ -92,15 +144,14 @@ def test_beside_the_peer_the_interval_must_hold_1_and_be_narrow(
         }
         for _ in range(40)
     ]
-    assert measure.peer_row(sessions).held is held
 
 
 def test_a_machine_on_which_nothing_can_be_compared_misses_its_goals() -> None:
     invalid = session(0, "invalid")
     found = [
-        measure.same_row([invalid]),
-        measure.slower_row([invalid], invalid),
+        measure.same_row([invalid], 1),
+        measure.slower_row([invalid], 1, invalid),
         measure.spread_row([invalid]),
     ]
-    found.append(measure.peer_row([{"state": "invalid"}]))
+    found.append(measure.peer_row([{"state": "invalid"}], 1))
     assert [row.held for row in found] == [False] * 4
