@@ -12,6 +12,7 @@ from pipeline.errors import UserError
 from pipeline.farm import night
 from pipeline.farm.judge import NightVerdict
 from pipeline.farm.night import JobVariant, Night, NightJob
+from pipeline.reports import night_summary
 from tests.workspace import ROOT
 
 JOB = NightJob(
@@ -53,6 +54,18 @@ def test_a_saved_night_is_the_one_that_is_loaded(tmp_path: Path) -> None:
 def test_all_that_is_no_pass_is_an_alarm_of_its_job() -> None:
     (alarm,) = NIGHT.alarms
     assert alarm.outcome == "missing" and NIGHT.job_of(alarm).reason == "switched off"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_a_device_said_commands_no_terminal(count: int) -> None:
+    reasons = ("no such \x1b[2J\x07 model", "another \x9b2J one")
+    verdicts = [
+        NightVerdict(plan="digits", target="rpi5", metric=metric, outcome="missing", reason=reason)
+        for metric, reason in zip(("size", "metric"), reasons[:count], strict=False)
+    ]
+    text = night_summary.as_text(NIGHT.model_copy(update={"verdicts": tuple(verdicts)}))
+    assert "no such ?[2J? model" in text
+    assert not {"\x1b", "\x07", "\x9b"} & set(text)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 2}'])

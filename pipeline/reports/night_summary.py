@@ -67,9 +67,8 @@ def _heading(job: NightJob) -> Iterator[Text]:
 def _table(verdicts: Sequence[NightVerdict]) -> RenderableType:
     """A row for each verdict; one for all where they say the same."""
     if len({(each.outcome, each.reason) for each in verdicts}) == 1 and verdicts[0].change is None:
-        return Text(
-            f"  {verdicts[0].outcome}: {verdicts[0].reason}\n", style=STYLES.get(verdicts[0].outcome, "red")
-        )
+        said = f"  {verdicts[0].outcome}: {verdicts[0].reason}\n"
+        return _text(said, STYLES.get(verdicts[0].outcome, "red"))
     table = Table("", "", "change", "why", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for each in verdicts:
         device = night_words.rates(each.rates)
