@@ -167,6 +167,16 @@ def test_a_plan_names_variables_and_a_secret_in_it_is_refused_unread(tmp_path: P
     assert "form" in str(refused.value)
 
 
+@pytest.mark.parametrize("secret", ["xoxb_7T0k3nOfNobody", "31415926535897", "[31415926535897]", "t0k3n"])
+def test_a_token_in_place_of_a_variables_name_is_refused_unread(secret: str, tmp_path: Path) -> None:
+    plan = tmp_path / "notify.yaml"
+    plan.write_text(f"url_from: {VARIABLE}\ntoken_from: {secret}\n")
+    with pytest.raises(UserError, match="expected the name of an environment variable") as refused:
+        read_yaml(plan, Webhook)
+    assert f"{plan}:2: token_from" in str(refused.value)
+    assert secret.strip("[]") not in str(refused.value)
+
+
 def many(count: int, reason: str) -> Night:
     verdicts = tuple(
         NightVerdict(plan=f"digits{number}", target="rpi4", metric="size", outcome="regressed", reason=reason)

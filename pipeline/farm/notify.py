@@ -24,7 +24,7 @@ DEADLINE_S = 30.0
 ATTEMPT_S = 10.0
 # Before the second attempt and before the third.
 PAUSES_S = (1.0, 4.0)
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 class Webhook(Section):
@@ -36,12 +36,14 @@ class Webhook(Section):
     form: Form = "json"
     when: Literal["always", "alarm"] = "always"
 
-    @field_validator("url_from", "token_from")
+    @field_validator("url_from", "token_from", mode="before")
     @classmethod
-    def _names_a_variable(cls, value: str | None) -> str | None:
+    def _names_a_variable(cls, value: object) -> object:
         # Whoever wrote the secret itself here must not find it in a log: the message leaves out what was received.
-        if value is not None and not VARIABLE.fullmatch(value):
-            raise ValueError("expected the name of an environment variable, for example EDGEPIPE_WEBHOOK")
+        if value is not None and not (isinstance(value, str) and VARIABLE.fullmatch(value)):
+            raise ValueError(
+                "expected the name of an environment variable, in capital letters, for example EDGEPIPE_WEBHOOK"
+            )
         return value
 
 
