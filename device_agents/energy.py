@@ -6,6 +6,7 @@ Meters are read by the launcher, while a process of its own does nothing but inf
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
 import time
@@ -19,10 +20,12 @@ from device_agents.speed import command_output
 
 LOOK_EVERY_S = 0.25
 MICRO, MILLI, HOUR_S = 1e-6, 1e-3, 3600
-# What dumpsys calls a battery that nothing charges: BatteryManager.BATTERY_STATUS_*.
-UNPLUGGED = ("3", "4")
+# What dumpsys calls a battery that the device draws from (BatteryManager.BATTERY_STATUS_DISCHARGING). One that is only
+# not charging (4) may be connected.
+DISCHARGING = "3"
+CONNECTED = re.compile(r"^\s+(AC|USB|Wireless|Dock) powered: true\s*$", re.MULTILINE)
 HWMON = "/sys/class/hwmon/hwmon*"
-WHOLE_DEVICE = "nothing, display and radios are in it"
+WHOLE_DEVICE = "nothing: display and radios are in it"
 
 
 class Meter(NamedTuple):
@@ -56,15 +59,18 @@ def _rails() -> float | None:
 
 def _ina2xx() -> list[Meter]:
     """Sensors of TI's INA family by the kernel's hwmon drivers, each channel a meter: one may supply another."""
-    found = []
+    found: dict[str, Meter] = {}
     for folder in sysfiles.find(HWMON):
         chip = sysfiles.read(f"{folder}/name") or ""
-        for channel in range(1, 5) if re.fullmatch(r"ina\d+", chip) else ():
+        # What an INA3221 has beyond its three rails are voltages of shunts, and a sum of currents.
+        for channel in range(1, 4) if re.fullmatch(r"ina\d+", chip) else ():
             watts = partial(_channel, folder, channel)
             if watts() is not None:
                 label = sysfiles.read(f"{folder}/in{channel}_label") or f"channel {channel}"
-                found.append(Meter(f"{chip} {label}", "what is not supplied through it", watts))
-    return found
+                name = f"{chip} {label}"
+                name = f"{name} of {os.path.basename(folder)}" if name in found else name
+                found[name] = Meter(name, "what is not supplied through it", watts)
+    return list(found.values())
 
 
 def _channel(folder: str, channel: int) -> float | None:
@@ -118,7 +124,9 @@ class _Gauge:
     def __call__(self) -> float | None:
         said = command_output("dumpsys", "battery") or ""
         known = dict(re.findall(r"^\s+([\w ]+): (-?\d+)\s*$", said, re.MULTILINE))
-        if not {"Charge counter", "voltage"} <= set(known) or known.get("status") not in UNPLUGGED:
+        drawn = known.get("status") == DISCHARGING and not CONNECTED.search(said)
+        if not drawn or not {"Charge counter", "voltage"} <= set(known):
+            self.charge = self._stepped_at = None
             return None
         now, before, since = time.monotonic(), self.charge, self._stepped_at
         self.charge = int(known["Charge counter"])

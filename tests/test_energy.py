@@ -35,6 +35,9 @@ SENSORS = {
     "hwmon1/in1_input": "5000\n",
     "hwmon1/curr1_input": "200\n",
     "hwmon1/in2_input": "5000\n",
+    # Of a shunt, and the sum of all rails.
+    "hwmon1/in4_input": "40\n",
+    "hwmon1/curr4_input": "200\n",
     "hwmon2/name": "cpu_thermal\n",
     "hwmon2/power1_input": "1\n",
 }
@@ -84,6 +87,15 @@ def test_sensors_of_the_ina_family(root: Path) -> None:
     assert told() == {"ina226 channel 1": pytest.approx(4.6), "ina3221 VDD_GPU": pytest.approx(1.0)}
 
 
+def test_two_sensors_of_a_kind_are_two_meters(root: Path) -> None:
+    for number, milliamperes in ((0, 100), (1, 300), (2, 500)):
+        files = {"name": "ina219\n", "in1_input": "5000\n", "curr1_input": f"{milliamperes}\n"}
+        lay(root / f"sys/class/hwmon/hwmon{number}", files)
+    assert told() == pytest.approx(
+        {"ina219 channel 1": 0.5, "ina219 channel 1 of hwmon1": 1.5, "ina219 channel 1 of hwmon2": 2.5}
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "watts"),
     [
@@ -115,6 +127,35 @@ def test_a_gauge_tells_from_one_step_to_the_next(root: Path, monkeypatch: pytest
         found.append(meter.watts())
     # A thousandth of an ampere hour at 4 V is 14.4 J; its last two steps were 20 s apart.
     assert found == [None, None, None, pytest.approx(14.4 / 20)]
+
+
+@pytest.mark.parametrize(
+    ("powered", "status", "counts"),
+    [("USB", 3, False), ("Dock", 3, False), ("none", 4, False), ("none", 3, True)],
+)
+def test_a_gauge_counts_while_nothing_is_connected(
+    powered: str, status: int, counts: bool, root: Path
+) -> None:
+    ways = {way: str(way == powered).lower() for way in ("AC", "USB", "Wireless", "Dock")}
+    lines = [f"{way} powered: {said}" for way, said in ways.items()]
+    lines += [f"status: {status}", "voltage: 4000", "Charge counter: 3000000"]
+    tool(root, "dumpsys", "".join(f"  {line}\\n" for line in lines))
+    assert [meter.name for meter in energy.meters()] == ["battery gauge"] * counts
+
+
+def test_a_gauge_that_was_connected_meanwhile_begins_anew(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(0, 1000, 10))
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    said = "  status: {}\\n  voltage: 4000\\n  Charge counter: {}\\n"
+    tool(root, "dumpsys", said.format(3, 3_000_000))
+    meter = energy.meters()[0]
+    found = []
+    for status, charge in ((3, 2_999_000), (2, 3_100_000), (3, 2_999_000), (3, 2_998_000), (3, 2_997_000)):
+        tool(root, "dumpsys", said.format(status, charge))
+        found.append(meter.watts())
+    assert found == [None, None, None, None, pytest.approx(14.4 / 10)]
 
 
 def test_an_agent_reads_its_meters_while_nothing_is_timed(
@@ -182,6 +223,6 @@ def test_energy_is_on_the_page_with_what_it_leaves_out() -> None:
     }
     result = with_targets(result, local=target.model_copy(update={"summaries": summaries}))
     table = rows(next(section(Page(html.render(result)).root, "local").all("table", class_="variants")))
-    title = "energy an inference by PMIC rails, without USB"
+    title = "energy an inference by PMIC rails (leaves out: USB)"
     assert [cell.text.strip() for cell in table[title]] == ["155 mJ"] * 3
     assert [cell.text.strip() for cell in table["above rest, by PMIC rails"]] == ["50 mJ"] * 3

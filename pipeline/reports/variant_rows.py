@@ -119,7 +119,7 @@ def _energy(row: Callable[[str, Callable[[str, Summary], str]], Row], target: Ta
         return row(title, cell)
 
     for name, one in found.items():
-        title = f"energy an inference by {name}, without {one.leaves_out}"
+        title = f"energy an inference by {name} (leaves out: {one.leaves_out})"
         yield figure(title, name, lambda each: each.joules)
         yield figure(f"above rest, by {name}", name, lambda each: each.joules_above_idle)
 
