@@ -29,11 +29,23 @@ WHOLE_DEVICE = "nothing: display and radios are in it"
 
 
 class Meter(NamedTuple):
-    """`watts` reads it, None where there is no news; `leaves_out` is what of the device it does not see."""
+    """`watts` reads it, None where there is no news; `leaves_out` is what of the device it does not see. `seconds` is
+    of how long the latest reading was the mean, 0: of a moment.
+    """
 
     name: str
     leaves_out: str
     watts: Callable[[], float | None]
+    seconds: Callable[[], float] = lambda: 0.0
+
+
+class Look(NamedTuple):
+    """What a meter told `at` an instant of the clock: watts, the mean of the `seconds` until then, 0: of a moment."""
+
+    at: float
+    meter: str
+    watts: float
+    seconds: float
 
 
 def meters() -> list[Meter]:
@@ -111,7 +123,7 @@ def _gauge() -> list[Meter]:
     meter = _Gauge()
     meter()
     left_out = f"{WHOLE_DEVICE}; it counts in steps, and a short run tells little or nothing"
-    return [] if meter.charge is None else [Meter("battery gauge", left_out, meter)]
+    return [] if meter.charge is None else [Meter("battery gauge", left_out, meter, lambda: meter.seconds)]
 
 
 class _Gauge:
@@ -119,6 +131,7 @@ class _Gauge:
 
     def __init__(self) -> None:
         self.charge: int | None = None
+        self.seconds = 0.0
         self._stepped_at: float | None = None
 
     def __call__(self) -> float | None:
@@ -135,13 +148,14 @@ class _Gauge:
         self._stepped_at = now
         if since is None:
             return None
+        self.seconds = now - since
         joules = (before - self.charge) * MICRO * HOUR_S * int(known["voltage"]) * MILLI
-        return joules / (now - since)
+        return joules / self.seconds
 
 
 def observed(run: Callable[[], dict[str, Any]], idle_seconds: float) -> dict[str, Any]:
     """The event of `run`, a process that tells from when on (`began`) and until when (`ended`) it inferred, with the
-    readings in watts of each meter meanwhile, and at rest before. Without a meter nothing is run.
+    readings in watts of each meter meanwhile, and at rest before, with their seconds. Without a meter nothing is run.
     """
     found = meters()
     if not found:
@@ -150,15 +164,16 @@ def observed(run: Callable[[], dict[str, Any]], idle_seconds: float) -> dict[str
         time.sleep(idle_seconds)
     with _read() as busy:
         event = run()
-    read = [(name, watts) for at, name, watts in busy if event["began"] <= at <= event["ended"]]
-    rest = [(name, watts) for _, name, watts in idle]
+    # A step that began while the model was loaded tells of that, too.
+    read = [look for look in busy if event["began"] <= look.at - look.seconds and look.at <= event["ended"]]
     told = [
         {
             "name": meter.name,
             "leaves_out": meter.leaves_out,
             **{
-                key: [watts for name, watts in looks if name == meter.name]
-                for key, looks in (("idle_watts", rest), ("watts", read))
+                f"{when}{key}": [getattr(look, key) for look in looks if look.meter == meter.name]
+                for when, looks in (("idle_", idle), ("", read))
+                for key in ("watts", "seconds")
             },
         }
         for meter in found
@@ -167,9 +182,9 @@ def observed(run: Callable[[], dict[str, Any]], idle_seconds: float) -> dict[str
 
 
 @contextlib.contextmanager
-def _read() -> Iterator[list[tuple[float, str, float]]]:
-    """Read every meter over and over meanwhile: the clock's time, the meter's name, and watts."""
-    looks: list[tuple[float, str, float]] = []
+def _read() -> Iterator[list[Look]]:
+    """Read every meter over and over meanwhile."""
+    looks: list[Look] = []
     found, over = meters(), threading.Event()
 
     def look() -> None:
@@ -177,7 +192,7 @@ def _read() -> Iterator[list[tuple[float, str, float]]]:
             for meter in found:
                 watts, now = meter.watts(), time.monotonic()
                 if watts is not None:
-                    looks.append((now, meter.name, watts))
+                    looks.append(Look(now, meter.name, watts, meter.seconds()))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

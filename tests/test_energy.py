@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,7 @@ def test_a_gauge_tells_from_one_step_to_the_next(root: Path, monkeypatch: pytest
         found.append(meter.watts())
     # A thousandth of an ampere hour at 4 V is 14.4 J; its last two steps were 20 s apart.
     assert found == [None, None, None, pytest.approx(14.4 / 20)]
+    assert meter.seconds() == 20
 
 
 @pytest.mark.parametrize(
@@ -183,6 +185,23 @@ def test_an_agent_reads_its_meters_while_nothing_is_timed(
     assert event["inferences"] > 0 and event["ended"] - event["began"] >= spans["seconds"]
     meter = event["meters"][0]
     assert (meter["name"], set(meter["idle_watts"]), set(meter["watts"])) == ("battery", {2.0}, {3.0})
+    assert meter["seconds"] == [0.0] * len(meter["watts"])
+
+
+def test_a_step_that_began_before_the_inferring_does_not_count(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool(root, "dumpsys", "  status: 3\\n  voltage: 4000\\n  Charge counter: 3000000\\n")
+    name = "battery gauge"
+    idle = [energy.Look(4, name, 1.0, 4)]
+    # Before it, across its beginning, within it twice, after it.
+    steps = [(8, 7.0, 2), (12, 8.0, 4), (18, 3.0, 6), (20, 4.0, 2), (31, 9.0, 11)]
+    looks = iter([idle, [energy.Look(at, name, watts, seconds) for at, watts, seconds in steps]])
+    monkeypatch.setattr(energy, "_read", lambda: nullcontext(next(looks)))
+    event = energy.observed(lambda: {"began": 10, "ended": 30, "inferences": 1}, 0)
+    (meter,) = event["meters"]
+    assert (meter["idle_watts"], meter["idle_seconds"]) == ([1.0], [4])
+    assert (meter["watts"], meter["seconds"]) == ([3.0, 4.0], [6, 2])
 
 
 def test_an_agent_without_a_meter_does_not_run_for_it(
@@ -211,6 +230,22 @@ def test_energy_of_an_inference() -> None:
     silent = figures.summarise(spent(rails.model_copy(update={"watts": ()})))
     assert silent.meters[0].joules is None and "no reading" in silent.sentence
     assert "has no meter" in figures.summarise(spent()).sentence
+
+
+def test_a_reading_of_twice_as_long_counts_twice() -> None:
+    gauge = MeterReadings(
+        name="battery gauge",
+        leaves_out="",
+        idle_watts=(1, 1),
+        idle_seconds=(1, 9),
+        watts=(6, 3),
+        seconds=(10, 20),
+    )
+    assert figures.summarise(spent(gauge)).meters[0].watts == pytest.approx(4.0)
+    moments = gauge.model_copy(update={"seconds": (0, 0)})
+    assert figures.summarise(spent(moments)).meters[0].watts == pytest.approx(4.5)
+    with pytest.raises(ValueError, match="2 readings of battery gauge with the seconds of 1"):
+        MeterReadings.model_validate({**gauge.model_dump(), "seconds": (1,)})
 
 
 def test_energy_is_on_the_page_with_what_it_leaves_out() -> None:

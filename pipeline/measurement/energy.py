@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pipeline.measurement.measurement import MeterReadings, Record, Spent
@@ -51,7 +53,7 @@ def summarise(spent: Spent) -> Energy:
 
 def _figures(meter: MeterReadings, seconds: float) -> MeterFigures:
     """`seconds` is what an inference takes, back to back."""
-    watts, idle = (float(np.mean(found)) if found else None for found in (meter.watts, meter.idle_watts))
+    watts, idle = _mean(meter.watts, meter.seconds), _mean(meter.idle_watts, meter.idle_seconds)
     return MeterFigures(
         meter=meter.name,
         leaves_out=meter.leaves_out,
@@ -60,3 +62,10 @@ def _figures(meter: MeterReadings, seconds: float) -> MeterFigures:
         joules=None if watts is None else watts * seconds,
         joules_above_idle=None if watts is None or idle is None else (watts - idle) * seconds,
     )
+
+
+def _mean(watts: Sequence[float], seconds: Sequence[float]) -> float | None:
+    """A reading that tells of twice as long counts twice; all alike where each is of a moment."""
+    if not watts:
+        return None
+    return float(np.average(watts, weights=seconds if any(seconds) else None))

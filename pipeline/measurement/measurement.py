@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, model_validator
 
 
 class Record(BaseModel):
@@ -78,12 +78,22 @@ class Sustained(Record):
 
 
 class MeterReadings(Record):
-    """What a meter told, in watts: while the device rested, and while it inferred; and what it does not see."""
+    """What a meter told, in watts: while the device rested, and while it inferred; and what it does not see. `seconds`
+    is of how long each reading is the mean, 0: of a moment; none where all are."""
 
     name: str
     leaves_out: str
     idle_watts: tuple[float, ...]
     watts: tuple[float, ...]
+    idle_seconds: tuple[NonNegativeFloat, ...] = ()
+    seconds: tuple[NonNegativeFloat, ...] = ()
+
+    @model_validator(mode="after")
+    def _each_has_its_seconds(self) -> Self:
+        for watts, seconds in ((self.idle_watts, self.idle_seconds), (self.watts, self.seconds)):
+            if seconds and len(seconds) != len(watts):
+                raise ValueError(f"{len(watts)} readings of {self.name} with the seconds of {len(seconds)}")
+        return self
 
 
 class Spent(Record):
