@@ -77,7 +77,8 @@ def test_plans_by_models_and_targets_by_names_and_tags(farm: Path) -> None:
         ("plans: []\ntargets: [board]\n", "nightly-bad.yaml:1: plans: "),
         ("plans: [{plan: nowhere.yaml}]\ntargets: [baord]\n", "nowhere.yaml: no such plan"),
         ("plans: [{plan: nowhere.yaml}]\ntargets: [baord]\n", "no such target; did you mean 'board'?"),
-        ("plans: [{plan: plan.yaml}]\ntags: [roof]\n", "no target has any of them: roof"),
+        ("plans: [{plan: plan.yaml}]\ntags: [roof]\n", "no target has the tag roof; "),
+        ("plans: [{plan: plan.yaml}]\ntags: [bench, pie]\n", "no target has the tag pie; did you mean 'pi'?"),
         ("plans: [{plan: plan.yaml}, {plan: plan.yaml}]\ntargets: [board]\n", "a plan small already"),
         ("plans: [{plan: plan.yaml}]\ntargets: [board, board]\n", "board is named twice"),
         ("plans: [{plan: plan.yaml}]\ntargets: [board]\nbaselines: {small: {digest: x}}\n", "baselines"),
@@ -212,6 +213,30 @@ def test_a_target_whose_file_became_unreadable_is_missed_with_the_reason(farm: P
     assert list(found.places) == ["board"]
     ((_, why),) = attendance.vanished(found, last_night(job(target="other")))
     assert "other.yaml:1" in why and "unknown transport" in why
+
+
+def test_a_new_target_with_a_mistake_is_missed_and_one_of_other_tags_is_not(farm: Path) -> None:
+    (farm / "targets" / "new.yaml").write_text("transport: nowhere\ntags: [pi]\n")
+    (farm / "targets" / "desk.yaml").write_text("transport: nowhere\ntags: [desk]\n")
+    # The tag of nobody that can be read may be that of the one that cannot.
+    found = read(farm, f"{PLANS}tags: [pi, roof]\n")
+    ((series, why),) = attendance.unheard_of(found).items()
+    assert series == ("small", "new") and "unknown transport" in why and "retired: [small/new]" in why
+    assert attendance.unheard_of(read(farm, f"{PLANS}tags: [pi]\nretired: [new]\n")) == {}
+    with pytest.raises(UserError, match="no target has the tag roof"):
+        read(farm, f"{PLANS}tags: [pi, roof]\nretired: [new]\n")
+
+
+def test_what_has_a_baseline_is_missed_without_any_night_before(farm: Path) -> None:
+    pinned = "".join(
+        f"  {name}: {{digest: '{'a' * 64}', owner: ana}}\n"
+        for name in ("small/board", "small/gone", "old/board")
+    )
+    found = attendance.unheard_of(read(farm, f"{PLANS}tags: [pi]\nbaselines:\n{pinned}"))
+    assert list(found) == [("small", "gone"), ("old", "board")]
+    assert all("is not measured any more" in why for why in found.values())
+    retired = read(farm, f"{PLANS}tags: [pi]\nretired: [gone, old/board]\nbaselines:\n{pinned}")
+    assert attendance.unheard_of(retired) == {}
 
 
 def test_only_the_last_night_of_that_name_counts(farm: Path) -> None:

@@ -45,6 +45,25 @@ def vanished(nightly: NightlyFile, before: Night | None) -> list[tuple[NightJob,
     return found
 
 
+def unheard_of(nightly: NightlyFile) -> dict[tuple[str, str], str]:
+    """The series, (plan, target), that the nightly file itself tells of and that are not measured; why.
+
+    No night before is needed for it: they are of a target whose file cannot be read, or have a baseline.
+    """
+    found = {(plan, name): why for name, why in nightly.unreadable.items() for plan in nightly.entries}
+    for series in nightly.says.baselines:
+        plan, _, target = series.partition("/")
+        if plan not in nightly.entries or target not in nightly.places:
+            found.setdefault(
+                (plan, target), f"it has a baseline in {nightly.path}, and is not measured any more"
+            )
+    return {
+        (plan, target): f"{why}; if that is meant, write retired: [{plan}/{target}]"
+        for (plan, target), why in found.items()
+        if not {plan, target, f"{plan}/{target}"} & set(nightly.says.retired)
+    }
+
+
 def _why(job: NightJob, nightly: NightlyFile) -> str | None:
     if job.plan not in nightly.entries:
         files = {entry.listed.plan for entry in nightly.entries.values()}

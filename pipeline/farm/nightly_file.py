@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 from pipeline import locate
 from pipeline.errors import UserError
 from pipeline.farm.case import Thresholds
 from pipeline.farm.nightly_plan import NightlyPlan, PlanEntry
 from pipeline.plan import PlanBase
-from pipeline.strict_yaml import read_yaml
+from pipeline.strict_yaml import read_yaml, suggest
 from targets.target import TargetBase
 
 
@@ -55,7 +57,8 @@ def read(path: Path) -> NightlyFile:
     entries = _entries(says, path, problems)
     places, unreadable = _places(says, path, problems)
     if not places and not problems:
-        problems.append(f"{path}: tags: no target has any of them: {', '.join(says.tags)}")
+        # Nothing but what cannot be read.
+        problems += unreadable.values()
     if problems:
         raise UserError(*problems)
     return NightlyFile(path, says, entries, places, unreadable)
@@ -98,15 +101,35 @@ def _places(says: NightlyPlan, path: Path, problems: list[str]) -> tuple[dict[st
         except UserError as error:
             problems += [f"{path}: targets: {problem}" for problem in error.problems]
     unreadable: dict[str, str] = {}
+    known = {tag for place in found.values() for tag in place.target.tags}
     for name, file in locate.target_files(path.parent).items() if says.tags else ():
         if name in found:
             continue
         try:
             target = locate.read_target(str(file))
         except UserError as error:
-            unreadable[name] = error.problems[0]
+            if not _says_other_tags(file, says.tags):
+                unreadable[name] = error.problems[0]
             continue
+        known |= set(target.tags)
         tag = next((tag for tag in says.tags if tag in target.tags), None)
         if tag is not None:
             found[name] = Place(target, tag)
+    # A tag that nobody has may be that of a file that cannot be read, which is missed for itself.
+    if not set(unreadable) - set(says.retired):
+        problems += [
+            f"{path}: tags: no target has the tag {tag}; {suggest(tag, sorted(known))}"
+            for tag in says.tags
+            if tag not in known
+        ]
     return found, unreadable
+
+
+def _says_other_tags(file: Path, tags: tuple[str, ...]) -> bool:
+    """Is a file with mistakes for all that plainly none of the night's?"""
+    try:
+        found = yaml.safe_load(file.read_bytes())
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    said = found.get("tags") if isinstance(found, dict) else None
+    return isinstance(said, list) and bool(said) and not set(map(str, said)) & set(tags)
