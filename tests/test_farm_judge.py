@@ -194,6 +194,15 @@ def test_answers_that_are_no_numbers_are_missing() -> None:
     assert verdicts(found)["metric"].outcome == "missing"
 
 
+def test_answers_that_are_no_numbers_when_measured_anew_confirm_nothing() -> None:
+    broken = session(3000)
+    lost = broken.measurements["candidate"].model_copy(update={"metric": None})
+    broken = replace(broken, measurements={**broken.measurements, "candidate": lost})
+    for again in ([*slow(2, metric=0.5), broken], [*slow(2), broken]):
+        found = verdicts(session(metric=0.5), again)["metric"]
+        assert found.outcome == "invalid" and "gave no numbers" in found.reason
+
+
 def test_a_new_segment_begins_without_a_past() -> None:
     found = verdicts(session(), past=Past())["latency"]
     assert found.outcome == "pass" and found.rates is not None and found.rates.nights == 1

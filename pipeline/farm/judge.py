@@ -145,7 +145,11 @@ def _plain(case: Case, name: str, worse: float | None, again: Sequence[Session] 
     if name in MEASURED_ANEW:
         if not again:
             return _verdict(case, name, "invalid", "suspected, and could not be measured anew", change=change)
-        if not all(_above(case, name, _exact(case, session)[name]) for session in again):
+        anew = [_exact(case, session)[name] for session in again]
+        if any(each is None for each in anew):
+            said = "suspected, and what was measured anew gave no numbers"
+            return _verdict(case, name, "invalid", said, change=change)
+        if not all(_above(case, name, each) for each in anew):
             return _verdict(
                 case, name, "pass", "suspected, and not confirmed when measured anew", change=change
             )
