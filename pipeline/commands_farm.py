@@ -16,6 +16,7 @@ from pipeline.progress import Progress
 
 if TYPE_CHECKING:
     from pipeline.farm.night import Night
+    from pipeline.farm.nightly import Nightly
     from pipeline.farm.notify import Webhook
 
 baseline = typer.Typer(
@@ -42,8 +43,12 @@ def nightly(
     caps = [entry.plan.store.max_mebibytes for entry in read.entries.values()]
     with commands.cache_of(max(caps)) as cache:
         night = Nightly(read, cache, RUNS, url or None, progress)
-        found = night.run()
-    _write(found, night.folder, url, progress)
+        try:
+            found = night.run()
+            _write(found, night.folder, url, progress)
+        except Exception as error:
+            _tell_aborted(night, error, progress)
+            raise
     tell(found, read.says.notify, progress)
     _publish(found, night.folder, url, progress)
     where = f"{RUNS / found.id}: dashboard.html, summary.txt, night.json, junit.xml"
@@ -75,6 +80,17 @@ def tell(found: Night, webhooks: Sequence[Webhook], progress: Progress) -> None:
     for webhook in webhooks:
         if found.exit_code or webhook.when == "always":
             progress.line(notify(webhook, notification.body(found, webhook.form)))
+
+
+def _tell_aborted(night: Nightly, error: Exception, progress: Progress) -> None:
+    """That a night has no verdicts is not to be noticed by nobody."""
+    from pipeline.farm.notify import notify
+    from pipeline.reports import notification
+
+    said = str(error) or type(error).__name__
+    for webhook in night.file.says.notify:
+        body = notification.aborted(night.id, night.file.says.name, night.created, said, webhook.form)
+        progress.line(notify(webhook, body))
 
 
 def _publish(found: Night, folder: Path, url: str, progress: Progress) -> None:

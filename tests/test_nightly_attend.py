@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from pipeline.engine import HostRun, UserFiles
 from pipeline.farm.attend import Attendance
@@ -16,6 +17,7 @@ from pipeline.farm.policy import Policy
 from pipeline.farm.queue import Job, Queue
 from pipeline.farm.session import NightlyJob
 from pipeline.farm.station import Station
+from pipeline.history.database import writing
 from pipeline.locate import read_plan, read_target
 from pipeline.result import TargetResult
 from tests.farm_for_tests import each_database, postgres_socket
@@ -83,6 +85,57 @@ def test_what_is_no_device_s_fault_is_not_tried_again(tmp_path: Path, home: Path
 def test_an_invalid_session_has_been_taken_again_already(tmp_path: Path, home: Path) -> None:
     missing, tries = attended(tmp_path, {**PASSED, "exit_code": 3, "headline": "invalid measurement"})
     assert missing == {} and len(tries) == 1
+
+
+def test_what_goes_wrong_with_one_job_costs_no_other(tmp_path: Path, home: Path) -> None:
+    Workspace(tmp_path, tmp_path / "home")
+    plan, _ = read_plan(str(tmp_path / "plan.yaml"))
+    board = read_target("local")
+    jobs = {
+        f"small/{name}": NightlyJob(
+            name,
+            board.model_copy(update={"workdir": str(tmp_path / name)}),
+            plan,
+            HostRun(UserFiles.of(plan, tmp_path)),
+            None,
+        )
+        for name in ("sound", "full", "broken")
+    }
+
+    def measure(job: NightlyJob, hold: Hold, number: int) -> TargetResult:
+        if job.name == "full":
+            raise OSError("no space is left")
+        return TargetResult.model_validate(failing(2, "its own fault") if job.name == "broken" else PASSED)
+
+    night = Attendance(
+        "night-1",
+        f"sqlite:///{tmp_path / 'farm.db'}",
+        Policy(),
+        measure,
+        lambda error: f"{type(error).__name__}: {error}",
+    )
+    assert night.run(jobs) == {
+        "small/full": "OSError: no space is left",
+        "small/broken": "its own fault",
+    }
+
+
+def test_a_database_that_refuses_costs_nothing_that_was_measured(tmp_path: Path, home: Path) -> None:
+    database = tmp_path / "farm.db"
+    Workspace(tmp_path, tmp_path / "home")
+    plan, _ = read_plan(str(tmp_path / "plan.yaml"))
+    host = HostRun(UserFiles.of(plan, tmp_path))
+    jobs = {name: NightlyJob("local", read_target("local"), plan, host, None) for name in ("first", "second")}
+
+    def measure(job: NightlyJob, hold: Hold, number: int) -> TargetResult:
+        with writing(f"sqlite:///{database}") as connection:
+            refusal = "BEGIN SELECT RAISE(ABORT, 'refused'); END"
+            connection.execute(text(f"CREATE TRIGGER full BEFORE UPDATE ON jobs {refusal}"))
+        return TargetResult.model_validate(PASSED)
+
+    night = Attendance("night-1", f"sqlite:///{database}", Policy(), measure, lambda error: str(error))
+    ((key, why),) = night.run(jobs).items()
+    assert key == "second" and "refused" in why
 
 
 def test_a_target_that_is_silent_is_waited_for_and_its_power_switched(tmp_path: Path, home: Path) -> None:

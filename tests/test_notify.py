@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.commands_farm import tell
+from pipeline.commands_farm import nightly, tell
 from pipeline.errors import UserError
 from pipeline.farm import notify
 from pipeline.farm.judge import NightVerdict
@@ -24,6 +24,7 @@ from pipeline.reports import notification
 from pipeline.strict_yaml import read_yaml
 from tests.loopback_sshd import free_port
 from tests.test_night_document import NIGHT
+from tests.workspace import Workspace
 
 SECRET = "T000-B000-s3cr3t"
 TOKEN = "t0k3n-of-nobody"
@@ -229,3 +230,25 @@ def test_who_asked_for_alarms_alone_is_told_of_no_green_night(
     tell(NIGHT, webhooks[:1], Progress())
     said = capsys.readouterr().err
     assert said.count("\n") == 4 and "not notified" in said.splitlines()[-1] and SECRET not in said
+
+
+def test_all_are_told_of_a_night_that_aborts(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Workspace(tmp_path, home)
+    (tmp_path / "broken.db").write_text("no database")
+    hooks = [
+        {"url_from": VARIABLE, "form": form, "when": "alarm"} for form in ("json", "slack", "mattermost")
+    ]
+    says = {"plans": [{"plan": "plan.yaml"}], "targets": ["local"], "notify": hooks}
+    (tmp_path / "nightly.yaml").write_text(json.dumps(says))
+    monkeypatch.chdir(tmp_path)
+    with serving() as server:
+        monkeypatch.setenv(VARIABLE, server.url)
+        with pytest.raises(UserError, match="file is not a database"):
+            nightly(Path("nightly.yaml"), f"sqlite:///{tmp_path / 'broken.db'}", False)
+    document, *chats = [body for _, _, body in server.received]
+    assert (document["event"], document["green"]) == ("edgepipe.nightly.aborted", False)
+    assert "file is not a database" in document["error"] and len(chats) == 2
+    assert all("nightly: aborted" in each["text"] for each in chats)
+    assert all("file is not a database" in json.dumps(each) for each in chats)

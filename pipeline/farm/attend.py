@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +31,12 @@ class Attendance:
     url: str | None
     policy: Policy
     measure: Measure
+    # An error in words.
+    told: Callable[[Exception], str] = str
 
     def run(self, jobs: Mapping[str, NightlyJob]) -> dict[str, str]:
         """Every job measured, the devices all at once, the jobs of one one after the other; of those that were not,
-        why. Raises what is no device's fault."""
+        why: also where it is no device's fault, for one failure is not to cost what all others measured."""
         return self._all({key: (job.name, job.target) for key, job in jobs.items()}, self._work(jobs))
 
     def knock(self, targets: Mapping[str, TargetBase]) -> dict[str, str]:
@@ -53,10 +55,34 @@ class Attendance:
                 missing[key] = str(error)
                 continue
             wanted.append(Job(f"{self.night}/{key}", stations[name].device, owner=self.night))
-        farm = Farm(self.url, stations, work, self.policy, owner=self.night)
-        ended = local.run(farm, wanted) if wanted else []
-        failed = {each.key: each.error or "" for each in ended if each.state != "done"}
+        failed = self._ended(stations, wanted, work) if wanted else {}
         return missing | {key: failed[of] for key in places if (of := f"{self.night}/{key}") in failed}
+
+    def _ended(self, stations: Mapping[str, Station], wanted: Sequence[Job], work: Work) -> dict[str, str]:
+        """Of the jobs that were not done, by their keys, why."""
+        said: dict[str, str | None] = {}
+
+        def noted(job: Job, hold: Hold) -> dict[str, Any]:
+            try:
+                result = work(job, hold)
+            except (TargetError, UserError) as error:
+                said[job.key] = str(error)
+                raise
+            except Exception as error:
+                # A full disk, or a bug of ours: this job's end, and no other's.
+                said[job.key] = why = self.told(error)
+                raise UserError(why) from error
+            said[job.key] = None
+            return result
+
+        try:
+            ended = local.run(Farm(self.url, stations, noted, self.policy, owner=self.night), wanted)
+        except Exception as error:
+            # The database, most likely: it cannot be asked what became of them.
+            why = self.told(error)
+            ours = {job.key: said.get(job.key, why) for job in wanted}
+            return {key: why for key, why in ours.items() if why is not None}
+        return {each.key: each.error or "" for each in ended if each.state != "done"}
 
     def _work(self, jobs: Mapping[str, NightlyJob]) -> Work:
         tries: Counter[str] = Counter()

@@ -89,6 +89,7 @@ class Nightly:
         jobs = _by_key(ready.jobs)
         ran = {self.ran[key].series: self.ran[key] for key in jobs if key in self.ran}
         missing = ready.missing | {(jobs[key].plan.name, jobs[key].name): why for key, why in unfit.items()}
+        missing |= attendance.unheard_of(self.file)
         missing |= {(job.plan, job.target): why for job, why in attendance.vanished(self.file, before)}
         cases = {of: self._case(of, ran.get(of), missing.get(of, "")) for of in self._order(missing)}
         verdicts = judge(list(cases.values()), self._again)
@@ -110,7 +111,13 @@ class Nightly:
 
     @property
     def _attendance(self) -> Attendance:
-        return Attendance(self.id, self.url, self.file.says.policy, self.measure)
+        return Attendance(
+            self.id,
+            self.url,
+            self.file.says.policy,
+            self.measure,
+            lambda error: told(error, self.folder / "bugs.txt"),
+        )
 
     def _wait_for(self, ready: Preparation) -> list[str]:
         """The targets that did not answer at first, and do when they have been given time."""
@@ -168,7 +175,11 @@ class Nightly:
             return case
         if ran.job.baseline is None and case.session.validity.state != "invalid":
             return replace(case, session=None, problem=NO_BASELINE.format(runs=self.runs))
-        return replace(case, past=self._past(ran))
+        try:
+            return replace(case, past=self._past(ran))
+        except UserError as error:
+            # It is not judged without its nights before, and no other is held up by it.
+            return replace(case, session=None, problem=str(error))
 
     def _past(self, ran: Ran) -> Past:
         found, files = ran.found, ran.job.variants

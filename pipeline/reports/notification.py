@@ -22,9 +22,19 @@ def body(night: Night, form: Form) -> dict[str, Any]:
     bold = "*" if form == "slack" else "**"
     lines = [f"{bold}{_headline(night)}{bold}", *_lines(night, bold)]
     if form == "slack":
-        text = "\n".join(lines).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        return {"text": _headline(night), "blocks": [_block(text)]}
+        return _slack(_headline(night), "\n".join(lines))
     return {"text": "\n".join(lines)}
+
+
+def aborted(identity: str, nightly: str, created: str, error: str, form: Form) -> dict[str, Any]:
+    """The body for a night that ended without verdicts, in one of the forms."""
+    if form == "json":
+        told = {"id": identity, "nightly": nightly, "created": created, "error": error}
+        return {"event": "edgepipe.nightly.aborted", "schema_version": 1, "green": False, **told}
+    bold = "*" if form == "slack" else "**"
+    headline = f"{nightly}: aborted, nothing was judged"
+    text = f"{bold}{headline}{bold}\n- {_quoted(error)}\nnight {_quoted(identity)}"
+    return _slack(headline, text) if form == "slack" else {"text": text}
 
 
 def _document(night: Night) -> dict[str, Any]:
@@ -81,6 +91,11 @@ def _quoted(text: str) -> str:
     """As code: what came from a device calls nobody by name and formats nothing."""
     plain = " ".join(text.split()).replace("`", "'")
     return f"`{plain if len(plain) <= LONGEST else plain[: LONGEST - 3] + '...'}`"
+
+
+def _slack(headline: str, text: str) -> dict[str, Any]:
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return {"text": headline, "blocks": [_block(text)]}
 
 
 def _block(text: str) -> dict[str, Any]:
