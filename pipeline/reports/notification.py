@@ -13,6 +13,7 @@ from pipeline.reports.dashboard import NAMES, alarms
 # Slack refuses a text of more than 3,000 characters; the rest is on the night's page.
 MOST = 8
 LONGEST = 120
+LONGEST_ERROR = 1000
 
 
 def body(night: Night, form: Form) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def aborted(identity: str, nightly: str, created: str, error: str, form: Form) -
         return {"event": "edgepipe.nightly.aborted", "schema_version": 1, "green": False, **told}
     bold = "*" if form == "slack" else "**"
     headline = f"{nightly}: aborted, nothing was judged"
-    text = f"{bold}{headline}{bold}\n- {_quoted(error)}\nnight {_quoted(identity)}"
+    text = f"{bold}{headline}{bold}\n- {_quoted(error, LONGEST_ERROR)}\nnight {_quoted(identity)}"
     return _slack(headline, text) if form == "slack" else {"text": text}
 
 
@@ -87,10 +88,10 @@ def _lines(night: Night, bold: str) -> list[str]:
     return [*lines, f"night {_quoted(night.id)}"]
 
 
-def _quoted(text: str) -> str:
+def _quoted(text: str, longest: int = LONGEST) -> str:
     """As code: what came from a device calls nobody by name and formats nothing."""
     plain = " ".join(text.split()).replace("`", "'")
-    return f"`{plain if len(plain) <= LONGEST else plain[: LONGEST - 3] + '...'}`"
+    return f"`{plain if len(plain) <= longest else plain[: longest - 3] + '...'}`"
 
 
 def _slack(headline: str, text: str) -> dict[str, Any]:
