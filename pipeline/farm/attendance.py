@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationError
 from sqlalchemy import insert, select
 
-from pipeline.farm.night import Night, NightJob
+from pipeline.errors import UserError
+from pipeline.farm.night import KnownJob, KnownNight, Night
 from pipeline.farm.nightly_file import NightlyFile
 from pipeline.history.database import reading, writing
 from pipeline.history.tables import nights
@@ -23,16 +25,27 @@ def remember(found: Night, url: str | None) -> None:
         connection.execute(insert(nights).values(row))
 
 
-def last(name: str, url: str | None) -> Night | None:
-    """The last night of a nightly file's name; None before the first. Raises `UserError`."""
-    newest = select(nights.c.document).where(nights.c.name == name)
+def last(name: str, url: str | None) -> KnownNight | None:
+    """The last night of a nightly file's name; None before the first.
+
+    Raises `UserError`, also for one that cannot be read: what vanished since would not be missed.
+    """
+    newest = select(nights.c.id, nights.c.document).where(nights.c.name == name)
     newest = newest.order_by(nights.c.created.desc(), nights.c.id.desc()).limit(1)
     with reading(url) as connection:
-        document = connection.execute(newest).scalar_one_or_none()
-    return None if document is None else Night.model_validate_json(document)
+        row = connection.execute(newest).one_or_none()
+    if row is None:
+        return None
+    try:
+        return KnownNight.model_validate_json(row.document)
+    except ValidationError:
+        raise UserError(
+            f"the night {row.id} in the history cannot be read by this edgepipe; install the one that wrote it, "
+            "or give the nightly file another name"
+        ) from None
 
 
-def vanished(nightly: NightlyFile, before: Night | None) -> list[tuple[NightJob, str]]:
+def vanished(nightly: NightlyFile, before: KnownNight | None) -> list[tuple[KnownJob, str]]:
     """The jobs of the night before that nobody took out of the nightly file and that are not there any more; why.
 
     They are told every night until the file names them under `retired`.
@@ -64,7 +77,7 @@ def unheard_of(nightly: NightlyFile) -> dict[tuple[str, str], str]:
     }
 
 
-def _why(job: NightJob, nightly: NightlyFile) -> str | None:
+def _why(job: KnownJob, nightly: NightlyFile) -> str | None:
     if job.plan not in nightly.entries:
         files = {entry.listed.plan for entry in nightly.entries.values()}
         return f"{job.plan_file} is no longer a plan of this name" if job.plan_file in files else None

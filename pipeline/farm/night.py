@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline import atomic
 from pipeline.errors import UserError
@@ -64,6 +64,28 @@ class NightJob(Record):
     validity: Validity | None = None
     thresholds: Thresholds = Thresholds()
     judged: tuple[Metric, ...] = ()
+
+
+class KnownJob(BaseModel):
+    """What later nights have to know of a job, whichever version wrote it."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    plan: str
+    target: str
+    plan_file: str = ""
+    tag: str = ""
+    emulated: bool = False
+    description: str = ""
+
+
+class KnownNight(BaseModel):
+    """What later nights have to know of one."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    id: str
+    jobs: tuple[KnownJob, ...]
 
 
 class Night(Record):

@@ -18,7 +18,7 @@ from pipeline.farm.attend import Attendance
 from pipeline.farm.case import Case, Past, Session
 from pipeline.farm.heart import Hold
 from pipeline.farm.judge import judge
-from pipeline.farm.night import JobVariant, Night, NightJob
+from pipeline.farm.night import JobVariant, KnownJob, Night, NightJob
 from pipeline.farm.nightly_file import NightlyFile
 from pipeline.farm.past import Wanted, past
 from pipeline.farm.prepare import Preparation, Series, told
@@ -217,7 +217,7 @@ class Nightly:
             for mine in ran.values()
         ]
 
-    def _job(self, case: Case, ran: Ran | None, before: NightJob | None) -> NightJob:
+    def _job(self, case: Case, ran: Ran | None, before: KnownJob | None) -> NightJob:
         """A job as the document has it; of one that vanished what the night before knew of it."""
         entry, place = self.file.entries.get(case.plan), self.file.places.get(case.target)
         known = {
