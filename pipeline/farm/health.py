@@ -10,6 +10,7 @@ from pipeline.farm.leases import Lease, insert_missing, note
 from pipeline.farm.policy import Policy
 from pipeline.farm.tables import devices
 
+_FORGOTTEN = {"failures": 0, "quarantines": 0, "aside_since": 0.0, "aside_until": 0.0, "reason": ""}
 # Made once: it is asked with every job.
 _STANDING = select(devices).where(devices.c.device == bindparam("of"))
 
@@ -25,7 +26,8 @@ def aside_s(row: Row[Any] | None, now: float) -> float:
 
 
 def failed(connection: Connection, lease: Lease, reason: str, policy: Policy, now: float) -> str:
-    """Count a failure of the leased device: `""`, `aside` when it has been put aside for it, or `given up`."""
+    """Count a failure of the leased device: `""`, `aside` when it has been put aside for it, or `given up`, after which
+    whoever comes next has as much patience with it as ever."""
     fresh = {"device": lease.device, "failures": 0, "quarantines": 0, "reason": ""}
     insert_missing(connection, devices, {**fresh, "aside_since": 0.0, "aside_until": 0.0})
     row = standing(connection, lease.device)
@@ -37,7 +39,9 @@ def failed(connection: Connection, lease: Lease, reason: str, policy: Policy, no
         quarantines += 1
         wait_s = policy.wait_s(policy.probation_s, quarantines)
         change |= {"quarantines": quarantines, "aside_since": now, "aside_until": now + wait_s}
-        became = "given up" if quarantines > policy.quarantines else "aside"
+        became = "aside"
+        if quarantines > policy.quarantines:
+            change, became = _FORGOTTEN, "given up"
         note(connection, lease.device, became, lease.token, lease.holder, reason)
     connection.execute(update(devices).where(devices.c.device == lease.device).values(change))
     return became
@@ -45,10 +49,9 @@ def failed(connection: Connection, lease: Lease, reason: str, policy: Policy, no
 
 def well(connection: Connection, lease: Lease) -> None:
     """The leased device has done a job: what was held against it is forgotten."""
-    change = {"failures": 0, "quarantines": 0, "aside_since": 0.0, "aside_until": 0.0, "reason": ""}
     row = standing(connection, lease.device)
     if row is None or not row.failures:
         return
     if row.quarantines:
         note(connection, lease.device, "restored", lease.token, lease.holder)
-    connection.execute(update(devices).where(devices.c.device == lease.device).values(change))
+    connection.execute(update(devices).where(devices.c.device == lease.device).values(_FORGOTTEN))
