@@ -220,6 +220,41 @@ def test_a_device_that_stays_out_of_order_is_waited_for_no_longer(queue: Queue, 
     assert became == ["", "aside", "aside", "given up"]
     assert state(queue, "a") == state(queue, "b") == ("failed", "board is out of order: nobody answers")
     assert queue.wait_s("board") is None and state(queue, "c") == ("queued", None)
+    # The next night is as patient.
+    queue.submit([Job("d", "board")])
+    assert queue.wait_s("board") == 0
+    again = [queue.device_failed(lease, "nobody answers") for _ in range(2)]
+    assert again == ["", "aside"] and state(queue, "d") == ("queued", None)
+
+
+def test_who_gives_a_device_up_gives_up_no_job_of_another(queue: Queue, clock: Clock) -> None:
+    mine = Queue(queue.leases, Policy(patience=1, quarantines=0), only="me")
+    queue.submit([Job("a", "board", owner="me"), Job("b", "board", owner="them")])
+    lease = queue.leases.acquire("board", "ann")
+    assert mine.device_failed(lease, "nobody answers") == "given up"
+    assert state(queue, "a")[0] == "failed" and mine.wait_s("board") is None
+    assert state(queue, "b") == ("queued", None) and queue.wait_s("board") == 0
+
+
+def test_what_a_device_says_is_kept_whatever_bytes_are_in_it(queue: Queue, clock: Clock) -> None:
+    wanted = [Job(key, "board", priority=-number) for number, key in enumerate("abc")]
+    queue.submit(wanted)
+    lease = queue.leases.acquire("board", "ann", ttl_s=1e6)
+    said, kept = "cut\x00 off \udc80", "cut\ufffd off ?"
+    for job, end in zip(wanted, (queue.failed, queue.postponed), strict=False):
+        assert queue.take(lease) == job
+        end(lease, job, said)
+        assert state(queue, job.key)[1] == kept
+    assert queue.take(lease) == wanted[2]
+    queue.device_failed(lease, said, wanted[2])
+    queue.device_failed(lease, said)
+    queue.note(lease, "power-cycled", said)
+    assert state(queue, "c") == ("queued", kept)
+    with queue.leases.database.writing() as connection:
+        details = (
+            connection.execute(select(events.c.detail).where(events.c.what != "acquired")).scalars().all()
+        )
+    assert details == [kept, kept]
 
 
 def test_a_wait_does_not_outlive_the_clock_it_was_taken_from(queue: Queue, clock: Clock) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from pipeline.farm.clock import Clock, database_clock
 from pipeline.farm.tables import FARM_SCHEMA, events, farm, leases
-from pipeline.history.database import Database
+from pipeline.history.database import Database, storable
 from targets.errors import TargetError
 
 TTL_S = 30.0
@@ -168,8 +168,8 @@ def ensure(connection: Connection, lease: Lease) -> None:
 def note(connection: Connection, device: str, what: str, token: int, holder: str, detail: str = "") -> None:
     """Write down what happened."""
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    row = {"at": at, "device": device, "what": what, "token": token, "holder": holder, "detail": detail}
-    connection.execute(_NOTE, row)
+    row = {"at": at, "device": device, "what": what, "token": token, "holder": holder}
+    connection.execute(_NOTE, {**row, "detail": storable(detail)})
 
 
 def insert_missing(connection: Connection, table: Table, row: dict[str, Any]) -> bool:

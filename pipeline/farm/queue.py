@@ -34,6 +34,7 @@ from pipeline.farm.clock import lasts
 from pipeline.farm.leases import Lease, LeaseLost, Leases, ensure, note
 from pipeline.farm.policy import Policy
 from pipeline.farm.tables import devices, jobs
+from pipeline.history.database import storable
 
 CHUNK = 500
 T = TypeVar("T")
@@ -136,6 +137,7 @@ class Queue:
 
     def failed(self, lease: Lease, job: Job, error: str) -> None:
         """The job itself is at fault: it is not tried again."""
+        error = storable(error)
         with self._database.writing() as connection:
             ensure(connection, lease)
             self._end(connection, lease, job, {"state": "failed", "error": error})
@@ -146,6 +148,7 @@ class Queue:
         Returns `aside` when the device was put aside for it, `given up` with all its jobs, or neither. Raises
         `LeaseLost`.
         """
+        error = storable(error)
         with self._database.writing() as connection:
             ensure(connection, lease)
             now = self.leases.clock(connection)
@@ -153,13 +156,16 @@ class Queue:
                 self._retry(connection, lease, job, error, now)
             became = health.failed(connection, lease, error, self.policy, now)
             if became == "given up":
-                waiting = (jobs.c.device == lease.device, jobs.c.state == "queued")
+                # Another's jobs are for its own controller to give up.
+                ours = jobs.c.owner == self.only if self.only is not None else true()
+                waiting = (jobs.c.device == lease.device, jobs.c.state == "queued", ours)
                 change = {"state": "failed", "error": f"{lease.device} is out of order: {error}"}
                 connection.execute(update(jobs).where(*waiting).values(change))
         return became
 
     def postponed(self, lease: Lease, job: Job, error: str) -> None:
         """Somebody who is none of the farm's has the leased device: the job waits, nothing is held against either."""
+        error = storable(error)
         with self._database.writing() as connection:
             ensure(connection, lease)
             now = self.leases.clock(connection)

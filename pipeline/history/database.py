@@ -22,6 +22,8 @@ VARIABLE = "EDGEPIPE_HISTORY"
 EXAMPLES = "sqlite:///history.db or postgresql://user@host/edgepipe"
 # How long another writer may take before a command gives up.
 PATIENCE_S = 60
+# The same among a farm's controllers, whose transactions are short and whose leases are to be renewed in time.
+FARM_PATIENCE_S = 10
 DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "sqlite": "sqlite"}
 
 
@@ -58,7 +60,7 @@ def reading(url: str | None = None) -> Iterator[Connection]:
 def _connected(url: str | None, begin: str) -> Iterator[Connection]:
     wanted = _parsed(url or default_url())
     where = wanted.render_as_string(hide_password=True)
-    engine = _engine(wanted, begin, {"poolclass": NullPool})
+    engine = _engine(wanted, begin, PATIENCE_S, {"poolclass": NullPool})
     try:
         with _told(where), engine.connect() as connection:
             migrate(connection, where)
@@ -66,6 +68,11 @@ def _connected(url: str | None, begin: str) -> Iterator[Connection]:
             connection.commit()
     finally:
         engine.dispose()
+
+
+def storable(text: str) -> str:
+    """A text from elsewhere as every database takes it: PostgreSQL refuses NUL, and none has a lone surrogate."""
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 
 class Database:
@@ -80,7 +87,7 @@ class Database:
         self.where = wanted.render_as_string(hide_password=True)
         pool = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
         self._turns = Turns()
-        self._engine = _engine(wanted, "BEGIN IMMEDIATE", {**pool, "pool_pre_ping": True})
+        self._engine = _engine(wanted, "BEGIN IMMEDIATE", FARM_PATIENCE_S, {**pool, "pool_pre_ping": True})
         with self.writing() as connection:
             for schema in schemas:
                 migrate(connection, self.where, schema)
@@ -105,7 +112,7 @@ def _told(where: str) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        away = isinstance(error, OperationalError | InterfaceError)
+        away = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
         raise (DatabaseAway if away else UserError)(
             f"the history at {where}: {_first_line(error.orig)}; --history or ${VARIABLE} names another"
         ) from error
@@ -124,14 +131,14 @@ def _parsed(text: str) -> URL:
     return url.set(drivername=DRIVERS[backend])
 
 
-def _engine(url: URL, begin: str, pool: dict[str, Any]) -> Engine:
+def _engine(url: URL, begin: str, patience_s: int, pool: dict[str, Any]) -> Engine:
     sqlite = url.get_backend_name() == "sqlite"
     if sqlite and url.database:
         try:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"the history at {url.database}: {error.strerror}: {error.filename}") from error
-    options: dict[str, Any] = {"timeout": PATIENCE_S} if sqlite else {"connect_timeout": PATIENCE_S}
+    options: dict[str, Any] = {"timeout": PATIENCE_S} if sqlite else _of_postgresql(url, patience_s)
     try:
         engine = create_engine(url, connect_args=options, **pool)
     except (ModuleNotFoundError, NoSuchModuleError):
@@ -142,6 +149,28 @@ def _engine(url: URL, begin: str, pool: dict[str, Any]) -> Engine:
         event.listen(engine, "connect", _prepare)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
+
+
+def _of_postgresql(url: URL, patience_s: int) -> dict[str, Any]:
+    """Whoever vanishes within a transaction, with his machine or his network, keeps nobody else waiting for ever."""
+    limits = {
+        "idle_in_transaction_session_timeout": f"{patience_s}s",
+        "lock_timeout": f"{patience_s}s",
+        # The server's own look at whether the client is there.
+        "tcp_keepalives_idle": "10",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
+    }
+    said = " ".join(f"-c {name}={value}" for name, value in limits.items())
+    return {
+        "connect_timeout": PATIENCE_S,
+        # What the URL asks for comes last, and counts.
+        "options": f"{said} {url.query.get('options', '')}".strip(),
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
 
 
 def _prepare(connection: sqlite3.Connection, record: object) -> None:
