@@ -20,8 +20,9 @@ from sqlalchemy import Connection, delete, select, update
 from pipeline.errors import UserError
 from pipeline.farm.clock import database_clock
 from pipeline.farm.heart import Heart
-from pipeline.farm.leases import DeviceTaken, Lease, LeaseLost, Leases, ensure, open_farm
+from pipeline.farm.leases import DeviceTaken, Lease, LeaseLost, Leases, ensure, locked, open_farm
 from pipeline.farm.tables import events, leases
+from pipeline.history import database as history_database
 from pipeline.history.database import Database, DatabaseAway, reading
 from tests.farm_for_tests import Clock, each_database, postgres_socket
 from tests.postgres import new_database
@@ -296,3 +297,26 @@ def test_a_database_that_ends_is_told_and_found_again(socket: Path) -> None:
 
 def _use(connection: Connection) -> None:
     connection.execute(select(leases)).all()
+
+
+def test_who_vanishes_within_a_transaction_stops_no_other(
+    socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = new_database(socket, "vanished")
+    other = open_farm(url)
+    monkeypatch.setattr(history_database, "FARM_PATIENCE_S", 1)
+    gone = open_farm(url)
+    with pytest.raises(DatabaseAway), gone.writing() as connection:
+        locked(connection, "board")
+        # It waits until the server has ended the transaction of the one that says nothing more.
+        assert Leases(other).acquire("board", "ann").token == 1
+        locked(connection, "board")
+    # Where that one does not let go, the other is told, and may ask again.
+    with other.writing() as connection:
+        locked(connection, "board")
+        with pytest.raises(DatabaseAway, match="lock timeout"):
+            Leases(gone).acquire("board", "bob")
+    with pytest.raises(DeviceTaken):
+        Leases(gone).acquire("board", "bob")
+    gone.close()
+    other.close()
