@@ -26,6 +26,8 @@ baseline = typer.Typer(
 )
 RUNS = Path("runs")
 LATEST = "latest-night"
+# What the nightly file and the history take.
+LONGEST_OWNER = 128
 
 
 def nightly(
@@ -120,6 +122,7 @@ def accept(
 
     if not reason.strip():
         raise UserError("--reason: expected a sentence, received nothing")
+    who = _owner(owner)
     read = nightly_file.read(file)
     chosen = [
         each for each in pins.candidates(run, read) if plan in ("", each.plan) and target in ("", each.target)
@@ -127,10 +130,13 @@ def accept(
     if not chosen:
         raise UserError(f"{run}: has nothing of plan {plan or '(any)'} on target {target or '(any)'}")
     known = read.says.baselines
-    chosen = [each for each in chosen if each.series not in known or known[each.series].digest != each.digest]
-    who = owner or getpass.getuser()
-    if chosen:
-        with commands.store().in_use() as cache:
+    with commands.store().in_use() as cache:
+        # Also what was accepted before: on another machine, perhaps, or before there was a folder for it.
+        pins.keep(chosen, run, read, cache)
+        chosen = [
+            each for each in chosen if each.series not in known or known[each.series].digest != each.digest
+        ]
+        if chosen:
             pins.accept(chosen, run, read, who, reason.strip(), cache, url or None)
     lines = [f"{each.series}: {each.digest[:12]} of run {each.run}, accepted by {who}" for each in chosen]
     told = [
@@ -138,6 +144,19 @@ def accept(
     ]
     lines.append(f"written into {file}, to be kept with your sources")
     show(told, as_json, *(lines if chosen else ["nothing new: these files are the baselines already"]))
+
+
+def _owner(given: str) -> str:
+    """Who stands for a baseline. Raises `UserError`."""
+    try:
+        who = given.strip() or getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        raise UserError(
+            "--owner: missing, and this machine does not know who you are; name yourself"
+        ) from None
+    if len(who) > LONGEST_OWNER:
+        raise UserError(f"--owner: expected {LONGEST_OWNER} characters at most, received {len(who)}")
+    return who
 
 
 @baseline.command("list")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -10,17 +11,21 @@ from pathlib import Path
 import pytest
 import yaml
 from sqlalchemy import insert
+from typer.testing import CliRunner
 
 from pipeline.artifacts import Store
+from pipeline.cli import app
+from pipeline.commands_farm import accept
 from pipeline.errors import UserError
 from pipeline.farm import attendance, nightly_file, pins
 from pipeline.farm.case import Thresholds
-from pipeline.farm.night import KnownJob, KnownNight, Night, NightJob
+from pipeline.farm.night import JobVariant, KnownJob, KnownNight, Night, NightJob, save
 from pipeline.farm.nightly_file import NightlyFile
 from pipeline.farm.nightly_plan import NightlyPlan
 from pipeline.farm.prepare import Preparation
 from pipeline.history.database import writing
 from pipeline.history.tables import nights
+from pipeline.measurement.validity import Validity
 from pipeline.progress import Progress
 from tests.workspace import ROOT, Workspace
 
@@ -157,6 +162,45 @@ def test_a_machine_that_keeps_nothing_finds_what_lies_beside_the_nightly_file(fa
     for file in kept:
         again = pins.find(file.digest, "it", Store(farm / "store"), pins.beside(found))
         assert again.path.read_bytes() == file.path.read_bytes()
+
+
+def test_what_was_accepted_before_is_kept_where_it_is_not_yet(farm: Path) -> None:
+    cache = Store(farm / "home" / "cache")
+    kept = [cache.put("tflite", content) for content in (b"candidate", b"canary")]
+    found = read(farm, f"{PLANS}targets: [board]\n")
+    digests = [file.digest for file in kept]
+    pins.accept([pins.Acceptance("small", "board", "r", *digests)], farm, found, "ana", "why", cache, None)
+    shutil.rmtree(pins.pinned().root)
+    pins.beside(found).mkdir()
+    variants = {
+        name: JobVariant(digest=digest, bytes=9)
+        for name, digest in zip(("candidate", "canary"), digests, strict=True)
+    }
+    done = job(target="board").model_copy(
+        update={"run": "r", "variants": variants, "validity": Validity(state="valid", reasons=())}
+    )
+    save(last_night(done), farm / "run")
+    for file in kept:
+        pins.leave(file, farm / "run" / pins.FILES)
+    arguments = ["baseline", "accept", "run", "-f", "nightly-bad.yaml", "--reason", "again"]
+    said = CliRunner().invoke(app, [*arguments, "--owner", "ana"])
+    assert said.exit_code == 0 and "baselines already" in said.stdout
+    for file in kept:
+        assert pins.pinned().get("tflite", file.digest) is not None
+        assert (pins.beside(found) / f"{file.digest}.tflite").is_file()
+
+
+def test_an_owner_that_the_history_would_not_take_is_refused(
+    farm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {"run": farm, "reason": "why", "file": farm / "nowhere.yaml"}
+    with pytest.raises(UserError, match="--owner: expected 128 characters at most, received 129"):
+        accept(**arguments, owner="x" * 129)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    with pytest.raises(UserError, match="--owner: missing"):
+        accept(**arguments, owner="")
 
 
 def test_a_history_that_cannot_be_had_leaves_the_nightly_file_as_it_was(farm: Path) -> None:

@@ -101,9 +101,7 @@ def accept(
     url: str | None,
 ) -> None:
     """Pin files of the `run`, and write their digests into the nightly file and the history. Raises `UserError`."""
-    for each in chosen:
-        _keep(each.digest, f"the candidate of {each.series}", cache, run, nightly)
-        _keep(each.canary, f"the canary of {each.plan}", cache, run, nightly)
+    keep(chosen, run, nightly, cache)
     at = now()
     text = nightly.path.read_text(encoding="utf-8")
     entries = {
@@ -122,6 +120,13 @@ def accept(
             )
         # Last, so that what is in the file is in the history.
         atomic.write(nightly.path, text.encode())
+
+
+def keep(chosen: Sequence[Acceptance], run: Path, nightly: NightlyFile, cache: Store) -> None:
+    """Pin files of the `run`. Raises `UserError`."""
+    for each in chosen:
+        _keep(each.digest, f"the candidate of {each.series}", cache, run, nightly)
+        _keep(each.canary, f"the canary of {each.plan}", cache, run, nightly)
 
 
 def accepted(url: str | None) -> list[dict[str, str]]:
