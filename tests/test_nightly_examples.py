@@ -36,6 +36,9 @@ def test_the_workflow_runs_targets_that_there_are_and_keeps_what_was_measured() 
     # The state folder is the one that is kept.
     assert job["env"]["EDGEPIPE_HOME"].endswith(f"/{uses['actions/cache/save']['with']['path']}")
     assert uses["actions/cache/save"]["with"]["path"] == uses["actions/cache/restore"]["with"]["path"]
+    # Nothing is ever saved under a key that is taken, and a job that is run again has the id of before.
+    keys = {uses[f"actions/cache/{each}"]["with"]["key"] for each in ("save", "restore")}
+    assert len(keys) == 1 and "github.run_attempt" in keys.pop()
 
 
 def test_the_units_are_what_systemd_takes(tmp_path: Path) -> None:
