@@ -87,10 +87,10 @@ def _attend(ray: Any, farm: Farm, name: str) -> None:
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_concurrency=2, scheduling_strategy="SPREAD")(
         Attendant
     )
+    # Another controller has actors of its own, for its own work: the lease says whose turn it is.
+    ours = holder()
     actors = {
-        device: actor.options(
-            name=f"{name}:{farm.owner or ''}:{device}", namespace=NAMESPACE, get_if_exists=True
-        ).remote(farm, device)
+        device: actor.options(name=f"{name}:{device}:{ours}", namespace=NAMESPACE).remote(farm, device)
         for device in devices
     }
     attending = {actors[device].attend.remote(): device for device in devices}
