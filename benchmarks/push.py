@@ -13,6 +13,7 @@ import functools
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +37,8 @@ RESENT_BYTES = 1 << 20
 COLD_BYTES = 100_000_000
 COLD_SHARE = 0.9
 UNCHANGED_S = 0.3
+# What a user's own ~/.bashrc does on this machine is no part of a push: bash reads it in the outermost shell only.
+NO_START_UP_FILE = "SetEnv SHLVL=1"
 
 
 def run() -> list[str]:
@@ -45,7 +48,7 @@ def run() -> list[str]:
         (folder / "server").mkdir()
         made_by = code("benchmarks/push.py", "device_agents", "targets")
         account = _in_process(made_by)
-        with loopback_sshd(folder / "server") as options:
+        with loopback_sshd(folder / "server", NO_START_UP_FILE) as options:
             account.add(_over_ssh(options, folder, made_by))
             scp, push = _speeds(options, folder)
             unchanged = _unchanged(options, folder)
@@ -113,6 +116,8 @@ def connected(options: ssh.Options, workdir: Path) -> Iterator[Device]:
     fields: dict[str, Any] = {
         "transport": "ssh",
         "ssh": options.model_dump(),
+        # Itself, not what a version manager has put in front of it.
+        "python": str(Path(sys.executable).resolve()),
         "workdir": str(workdir),
         "install_path": str(workdir.with_name("installed")),
     }
