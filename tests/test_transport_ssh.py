@@ -271,3 +271,13 @@ def test_a_login_shell_that_runs_nothing(tmp_path: Path) -> None:
             connection.run(["true"], deadline_s=30)
         assert "POSIX shell" in caught.value.remedy
         connection.close()
+
+
+def test_a_file_is_sent_again_where_its_command_never_ran(tmp_path: Path) -> None:
+    once = f'ForceCommand mkdir {tmp_path}/once 2>/dev/null && kill -9 $$; eval "$SSH_ORIGINAL_COMMAND"'
+    with loopback_sshd(tmp_path, once, sftp=False) as options:
+        connection = ssh.connect(options)
+        connection.put(tmp_path / "host_key.pub", str(tmp_path / "there"), deadline_s=30)
+        assert (tmp_path / "there").read_bytes() == (tmp_path / "host_key.pub").read_bytes()
+        assert (tmp_path / "once").is_dir()
+        connection.close()

@@ -42,6 +42,11 @@ def device_of(options: Options) -> str:
     return " via ".join(f"{server.host}:{server.port}" for server in reversed(route(options)))
 
 
+class _NeverRan(TargetError):
+    """A channel that ended before its command began, on a connection that lives: dropbear's do at times, when the one
+    before, on which it was asked for the SFTP that it does not have, has only just ended."""
+
+
 class SshTransport:
     """One connection; each command and each file has a channel of its own in it."""
 
@@ -54,6 +59,12 @@ class SshTransport:
         self._closed = False
 
     def put(self, source: Path, destination: str, *, deadline_s: float) -> None:
+        try:
+            self._put(source, destination, deadline_s)
+        except _NeverRan:
+            self._put(source, destination, deadline_s)
+
+    def _put(self, source: Path, destination: str, deadline_s: float) -> None:
         folder = posixpath.dirname(destination)
         temporary = f"{destination}.part-{secrets.token_hex(4)}"
         doing = f"copy {source} to {self._device}:{destination}"
@@ -125,7 +136,7 @@ class SshTransport:
         if status < 0 and not self._alive():
             raise self._lost(doing)
         if command.process is None:
-            raise TargetError(
+            raise (_NeverRan if status < 0 else TargetError)(
                 f"could not {doing}: its login shell answered {output.completed(status).stderr!r}",
                 "expected a POSIX shell that may run commands",
             )
