@@ -58,9 +58,11 @@ from pipeline.history.turns import Turns
 turns, go, had = Turns(), threading.Event(), []
 def holder():
     with turns.mine():
-        print("held", flush=True)
+        # Not before somebody waits: an interruption that came earlier would be another's.
+        while not turns._waiting: pass
+        print("waited for", flush=True)
         go.wait()
-threads = [threading.Thread(target=holder)]
+threads = [threading.Thread(target=holder, daemon=True)]
 threads[0].start()
 try:
     while not turns._taken: pass
@@ -81,7 +83,7 @@ def test_who_is_interrupted_while_waiting_leaves_the_queue() -> None:
     with subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root
     ) as process:
-        assert process.stdout and process.stdout.readline() == "held\n"
+        assert process.stdout and process.stdout.readline() == "waited for\n"
         process.send_signal(signal.SIGINT)
         said, told = process.communicate()
     assert (said, process.returncode) == ("[]\n", 0), told
