@@ -135,7 +135,8 @@ def test_what_was_accepted_is_green_what_became_slower_or_silent_is_red(farm: Wo
     rows = history(farm)
     runs = {row["run"] for row in rows if row["variant"] == "candidate"}
     reruns = {row["run"] for row in rows if row["variant"] == "rerun-candidate"}
-    assert len(runs) == 3 and len(reruns) == 3 and len(rows) == 4 * 6
+    assert len(runs) == 3 and len(reruns) == 3
+    assert sum(row["run"] in runs | reruns for row in rows) == 4 * 6
 
 
 def test_a_target_that_is_gone_without_a_word_stays_an_alarm(tmp_path: Path, home: Path) -> None:
