@@ -6,6 +6,7 @@ import getpass
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +68,8 @@ def loopback_sshd(
                 break
         else:
             raise AssertionError(f"sshd did not start: {said.decode()}")
+        # What it says of every login would fill the pipe, and then it would wait for ever.
+        threading.Thread(target=server.stderr.read, daemon=True).start()
         try:
             yield ssh.Options(
                 host="127.0.0.1",
