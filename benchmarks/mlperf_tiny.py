@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import commands
+from pipeline import model_files
 from pipeline.errors import UserError
 from pipeline.models.load import load_model, parse_source
 from pipeline.progress import Progress
@@ -55,7 +55,9 @@ def _row(file: Path, method: str) -> list[str]:
         data = Path(folder, "random.npz")
         np.savez(data, **_random(model.input_shape[1:], model.output_shape[1:]))
         settings = [f"prune.method={method}", "prune.sparsity=0.5"]
-        report = commands.prune(file, data, Path(folder, "out.keras"), "mse", settings, Progress(quiet=True))
+        report = model_files.prune(
+            file, data, Path(folder, "out.keras"), "mse", settings, Progress(quiet=True)
+        )
     decisions = report["decisions"]
     told = {each["layer"].split("/")[0] for each in decisions if each["reason"]}
     if told != layers:

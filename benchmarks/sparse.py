@@ -20,7 +20,7 @@ from benchmarks import sparse_size, sparse_time
 from benchmarks._remembered import code, remembered
 from benchmarks._sparse_device import DENSE, beside_dense, reach
 from benchmarks._sparse_models import build
-from pipeline import commands
+from pipeline import suits
 from pipeline.models.quiet import quiet
 from pipeline.progress import Progress
 from pipeline.sparse_tflite import runtimes
@@ -101,7 +101,7 @@ def run() -> list[str]:
 
 def _measured(cell: Cell) -> dict[str, Any]:
     target = reach(cell.device, cell.runtime)
-    files = _files(cell.network, cell.runtime, core=cast(Core, commands.core_of(cell.device, target)))
+    files = _files(cell.network, cell.runtime, core=cast(Core, suits.core_of(cell.device, target)))
     if not cell.theirs:
         del files[THEIRS]
     return dict(beside_dense(cell.device, target, files, cell.repetitions))

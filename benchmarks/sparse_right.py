@@ -208,7 +208,7 @@ def _print(found: Sequence[Mapping[str, Any]]) -> None:
             table.add_row(
                 f"TensorFlow's: lint said {words}, was {came}", *(str(each[said, came]) for each in counts)
             )
-    Console().print(table)
+    Console(width=140).print(table)
 
 
 def _rows() -> dict[str, Callable[[Mapping[str, Any]], int]]:

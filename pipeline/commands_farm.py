@@ -163,10 +163,11 @@ def _owner(given: str) -> str:
 def list_accepted(url: HistoryUrl = "", as_json: Json = False) -> None:
     """Say what was accepted when, by whom and why, the newest last."""
     from pipeline.farm import pins
+    from pipeline.reports import notation
 
     found = pins.accepted(url or None)
     lines = [
-        f"{row['at'][:16].replace('T', ' ')}  {row['plan']}/{row['target']}  {row['digest'][:12]}  "
+        f"{notation.instant(row['at'])}  {row['plan']}/{row['target']}  {row['digest'][:12]}  "
         f"{row['owner']}: {row['reason']}"
         for row in found
     ]

@@ -106,11 +106,13 @@ def _table(found: list[dict[str, Any]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    from pipeline.reports import notation
+
     table = Table(box=None, pad_edge=False)
     for column in ("started", "plan", "target", "variant", "p50 ms", "metric", "validity", "raw"):
         table.add_column(column, no_wrap=column == "started")
     for row in found:
-        started = row["started"][:16].replace("T", " ")
+        started = notation.instant(row["started"])
         figures = ["-" if row[key] is None else f"{row[key]:.4g}" for key in ("p50_ms", "metric")]
         validity = f"{row['validity'] or 'broken off'}{', emulated' if row['emulated'] else ''}"
         rest = [*figures, validity, "yes" if row["raw"] else "pruned"]

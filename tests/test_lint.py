@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipeline import commands
+from pipeline import model_files
 from pipeline.errors import UserError
 from pipeline.reports import terminal
 from pipeline.sparse_tflite import runtimes
@@ -156,13 +156,13 @@ def test_each_change_that_helps_is_shown_once() -> None:
 def test_a_target_says_its_runtime_and_core(tmp_path: Path) -> None:
     model = tmp_path / "base.tflite"
     model.write_bytes(sparse_file("base"))
-    found = commands.lint(model, "virtual-rpi4", "", "")
+    found = model_files.lint(model, "virtual-rpi4", "", "")
     assert (found.runtime, found.core) == ("ai-edge-litert 2.3", "arm")
-    assert commands.lint(model, "rpi4", "tflite-runtime", "arm-fp16").runtime == "tflite-runtime 2.14"
-    here = commands.lint(model, "local", "", "")
+    assert model_files.lint(model, "rpi4", "tflite-runtime", "arm-fp16").runtime == "tflite-runtime 2.14"
+    here = model_files.lint(model, "local", "", "")
     assert here.runtime.split()[0] in ("ai-edge-litert", "tflite-runtime")
     with pytest.raises(UserError, match="did you mean 'arm'") as caught:
-        commands.lint(model, "rpi4", "litert", "arm7")
+        model_files.lint(model, "rpi4", "litert", "arm7")
     assert "unknown runtime 'litert'" in str(caught.value)
 
 
@@ -173,9 +173,9 @@ def test_a_target_that_does_not_say_is_asked_for(tmp_path: Path, monkeypatch: py
     (tmp_path / "targets" / "bare.yaml").write_text(lines)
     (tmp_path / "base.tflite").write_bytes(sparse_file("base"))
     with pytest.raises(UserError, match="--runtime ai-edge-litert"):
-        commands.lint(tmp_path / "base.tflite", "bare", "", "arm")
+        model_files.lint(tmp_path / "base.tflite", "bare", "", "arm")
     with pytest.raises(UserError, match="--core arm"):
-        commands.lint(tmp_path / "base.tflite", "bare", "ai-edge-litert", "")
+        model_files.lint(tmp_path / "base.tflite", "bare", "ai-edge-litert", "")
 
 
 @pytest.mark.parametrize(

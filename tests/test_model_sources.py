@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import commands
+from pipeline import model_files
 from pipeline.artifacts import folder_digest
 from pipeline.errors import UserError
 from pipeline.models.load import parse_source
@@ -60,15 +60,15 @@ def test_pruning_a_tflite_file_ends_with_2_before_any_work(tmp_path: Path, home:
 def test_a_tflite_file_is_encoded_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     answer = write_dense_model(tmp_path / "m.tflite")
-    report = commands.convert(
-        Path("m.tflite"), Path("out.tflite"), "local", commands.Conversion(), Progress()
+    report = model_files.convert(
+        Path("m.tflite"), Path("out.tflite"), "local", model_files.Conversion(), Progress()
     )
     assert report["agreement"]["agrees"] and [each["encoding"] for each in report["encodings"]] == ["dense"]
     x = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
     encoded = outputs_on_host((tmp_path / "out.tflite").read_bytes(), x)
     np.testing.assert_allclose(encoded, answer(x), atol=1e-6)
-    again = commands.convert(
-        Path("out.tflite"), Path("again.tflite"), "local", commands.Conversion(), Progress()
+    again = model_files.convert(
+        Path("out.tflite"), Path("again.tflite"), "local", model_files.Conversion(), Progress()
     )
     assert (tmp_path / "again.tflite").read_bytes() == (tmp_path / "out.tflite").read_bytes()
     assert again["encodings"] == report["encodings"]
@@ -80,4 +80,6 @@ def test_a_tflite_file_is_encoded_as_it_is(tmp_path: Path, monkeypatch: pytest.M
 def test_a_tflite_file_that_is_none_is_told(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "text.tflite").write_text("text")
     with pytest.raises(UserError, match=words):
-        commands.convert(tmp_path / name, tmp_path / "out.tflite", "local", commands.Conversion(), Progress())
+        model_files.convert(
+            tmp_path / name, tmp_path / "out.tflite", "local", model_files.Conversion(), Progress()
+        )

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline import commands, engine
+from pipeline import engine, model_files
 from pipeline.artifacts import Store
 from pipeline.errors import UserError
 from pipeline.measurement.agreement import compare_all
@@ -163,8 +163,8 @@ def test_a_model_of_several_ports_is_converted_on_its_own(
 ) -> None:
     write(tmp_path)
     monkeypatch.chdir(tmp_path)
-    report = commands.convert(
-        Path("ports.py:build"), Path("out.tflite"), "local", commands.Conversion(), Progress(quiet=True)
+    report = model_files.convert(
+        Path("ports.py:build"), Path("out.tflite"), "local", model_files.Conversion(), Progress(quiet=True)
     )
     assert report["agreement"]["agrees"]
     signature = read_signature((tmp_path / "out.tflite").read_bytes(), "out.tflite")
@@ -180,10 +180,10 @@ def test_representative_inputs_alone_make_integers_of_all_ports(
     np.savez("x.npz", **x)
     quiet, source = Progress(quiet=True), Path("ports.py:build")
 
-    def wanted(file: str | None) -> commands.Conversion:
-        return commands.Conversion("int8", "int8", data=Path(file) if file else None)
+    def wanted(file: str | None) -> model_files.Conversion:
+        return model_files.Conversion("int8", "int8", data=Path(file) if file else None)
 
-    report = commands.convert(source, Path("out.tflite"), "local", wanted("x.npz"), quiet)
+    report = model_files.convert(source, Path("out.tflite"), "local", wanted("x.npz"), quiet)
     assert report["agreement"]["agrees"] and report["quantum"] > 0
     signature = read_signature((tmp_path / "out.tflite").read_bytes(), "out.tflite")
     assert {port.name: port.dtype for port in (*signature.inputs, *signature.outputs)} == {
@@ -203,7 +203,7 @@ def test_representative_inputs_alone_make_integers_of_all_ports(
         ("nowhere.npz", "nowhere.npz: not an .npz file .*No such file"),
     ):
         with pytest.raises(UserError, match=words):
-            commands.convert(source, Path("none.tflite"), "local", wanted(file), quiet)
+            model_files.convert(source, Path("none.tflite"), "local", wanted(file), quiet)
 
 
 @pytest.mark.parametrize(

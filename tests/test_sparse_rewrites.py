@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import commands
+from pipeline import model_files
 from pipeline.errors import UserError
 from pipeline.progress import Progress
 from pipeline.sparse_tflite import runtimes
@@ -185,7 +185,7 @@ def test_a_damaged_file_is_refused_or_rewritten_never_worse(seed: int) -> None:
 
 def test_the_command_compares_before_it_writes(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(file("stem"))
-    done = commands.rewrite(tmp_path / "model.tflite", tmp_path / "out.tflite", [], Progress())
+    done = model_files.rewrite(tmp_path / "model.tflite", tmp_path / "out.tflite", [], Progress())
     assert done["rewrites"]["stem"] == 1
     assert (tmp_path / "out.tflite").read_bytes() == rewrite(file("stem"))[0]
     assert done["agreement"]["agrees"]

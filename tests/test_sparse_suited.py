@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import at_once, commands, deployment, engine, locate
+from pipeline import at_once, deployment, engine, locate, model_files, suits
 from pipeline.artifacts import Store
 from pipeline.errors import Disagreement, UserError
 from pipeline.models.data import store_samples
@@ -102,7 +102,9 @@ def test_a_choice_that_turns_out_wrong_is_not_written(monkeypatch: pytest.Monkey
 def test_convert_writes_for_its_target(dense: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("m.tflite").write_bytes(dense)
-    report = commands.convert(Path("m.tflite"), Path("out.tflite"), "rpi4", commands.Conversion(), Progress())
+    report = model_files.convert(
+        Path("m.tflite"), Path("out.tflite"), "rpi4", model_files.Conversion(), Progress()
+    )
     assert "csr_densify" in {each["encoding"] for each in report["encodings"]}
     assert report["agreement"]["agrees"] and report["bytes"] < report["dense_bytes"]
     assert report["rewrites"] == {} and report["rewrites_reason"] == "none would make more weights run sparse"
@@ -110,9 +112,9 @@ def test_convert_writes_for_its_target(dense: bytes, tmp_path: Path, monkeypatch
 
 def test_what_a_target_is_suited_by_is_in_its_file(home: Path) -> None:
     pi = locate.read_target("rpi4")
-    assert commands._suit("rpi4", pi) == ("ai-edge-litert", "arm")
-    assert commands._suit("rpi4", pi.model_copy(update={"runtime": "auto"})) is None
-    assert commands._suit("rpi4", pi.model_copy(update={"core": None})) == ("ai-edge-litert", None)
+    assert suits.suit_of("rpi4", pi) == ("ai-edge-litert", "arm")
+    assert suits.suit_of("rpi4", pi.model_copy(update={"runtime": "auto"})) is None
+    assert suits.suit_of("rpi4", pi.model_copy(update={"core": None})) == ("ai-edge-litert", None)
 
 
 @pytest.mark.parametrize(

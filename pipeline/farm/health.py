@@ -6,9 +6,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, select, update
 
-from pipeline.farm.leases import Lease, insert_missing, note
+from pipeline.farm.leases import Lease, note
 from pipeline.farm.policy import Policy
 from pipeline.farm.tables import devices
+from pipeline.history.database import insert_missing
 
 _FORGOTTEN = {"failures": 0, "quarantines": 0, "aside_since": 0.0, "aside_until": 0.0, "reason": ""}
 # Made once: it is asked with every job.

@@ -14,12 +14,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, bindparam, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from pipeline.farm.clock import Clock, database_clock
 from pipeline.farm.tables import FARM_SCHEMA, events, farm, leases
-from pipeline.history.database import Database, storable
+from pipeline.history.database import Database, insert_missing, storable
 from targets.errors import TargetError
 
 TTL_S = 30.0
@@ -170,13 +169,6 @@ def note(connection: Connection, device: str, what: str, token: int, holder: str
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     row = {"at": at, "device": device, "what": what, "token": token, "holder": holder}
     connection.execute(_NOTE, {**row, "detail": storable(detail)})
-
-
-def insert_missing(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
-    """Insert a row unless one with its key is there; was it not?"""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).values(row).on_conflict_do_nothing()
-    return connection.execute(statement).rowcount == 1
 
 
 def _farm(connection: Connection) -> str:

@@ -27,14 +27,13 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pipeline.farm import health
 from pipeline.farm.clock import lasts
 from pipeline.farm.leases import Lease, LeaseLost, Leases, ensure, note
 from pipeline.farm.policy import Policy
 from pipeline.farm.tables import devices, jobs
-from pipeline.history.database import storable
+from pipeline.history.database import insert_missing, storable
 
 CHUNK = 500
 T = TypeVar("T")
@@ -109,7 +108,7 @@ class Queue:
             turns = _Turns(connection)
             new = 0
             for chunk in _chunks(wanted):
-                new += _insert(connection, [_row(job, turns) for job in chunk])
+                new += insert_missing(connection, jobs, *(_row(job, turns) for job in chunk))
         return new
 
     def take(self, lease: Lease) -> Job | None:
@@ -280,13 +279,6 @@ def _row(job: Job, turns: _Turns) -> dict[str, Any]:
         "aside_since": 0.0,
         "aside_until": 0.0,
     }
-
-
-def _insert(connection: Connection, rows: list[dict[str, Any]]) -> int:
-    """Those whose key is not there; how many."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(jobs).on_conflict_do_nothing().returning(jobs.c.key)
-    return len(connection.execute(statement, rows).all())
 
 
 def _outcome(row: Row[Any]) -> Outcome:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import NullPool, QueuePool
 
@@ -68,6 +69,13 @@ def _connected(url: str | None, begin: str) -> Iterator[Connection]:
             connection.commit()
     finally:
         engine.dispose()
+
+
+def insert_missing(connection: Connection, table: Table, *rows: Mapping[str, Any]) -> int:
+    """Insert the rows whose keys are not there; how many."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table).on_conflict_do_nothing().returning(*table.primary_key)
+    return len(connection.execute(statement, rows).all())
 
 
 def storable(text: str) -> str:

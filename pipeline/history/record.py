@@ -8,12 +8,11 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Table
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection
 
 from pipeline.artifacts import canonical_json
 from pipeline.history import series
-from pipeline.history.database import writing
+from pipeline.history.database import insert_missing, writing
 from pipeline.history.tables import measurements, raw_samples, runs
 from pipeline.measurement.measurement import Measurement, Repetition
 from pipeline.result import Result, TargetResult
@@ -33,7 +32,7 @@ def record(result: Result, url: str | None = None) -> int:
         if measurement.repetitions
     ]
     with writing(url) as connection:
-        _add(connection, runs, _run_row(result))
+        insert_missing(connection, runs, _run_row(result))
         return sum(_add_measurement(connection, *row) for row in rows)
 
 
@@ -68,18 +67,11 @@ def documents_in(content: bytes) -> list[dict[str, Any]]:
 
 
 def _add_measurement(connection: Connection, row: dict[str, Any], measurement: Measurement) -> bool:
-    if not _add(connection, measurements, row):
+    if not insert_missing(connection, measurements, row):
         return False
     content = packed(measurement.repetitions)
-    _add(connection, raw_samples, {"measurement": row["id"], "repetitions": content})
+    insert_missing(connection, raw_samples, {"measurement": row["id"], "repetitions": content})
     return True
-
-
-def _add(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
-    """Insert a row unless one with its key is there; was it not?"""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).values(row).on_conflict_do_nothing()
-    return connection.execute(statement.returning(*table.primary_key)).first() is not None
 
 
 def _run_row(result: Result) -> dict[str, Any]:

@@ -43,8 +43,8 @@ def device_of(options: Options) -> str:
 
 
 class _NeverRan(TargetError):
-    """A channel that ended before its command began, on a connection that lives: dropbear's do at times, when the one
-    before, on which it was asked for the SFTP that it does not have, has only just ended."""
+    """A channel that ended before its command began, on a connection that lives. Seen with dropbear, right after it was
+    asked on another channel for the SFTP that it does not have; why it ends the new one is not known."""
 
 
 class SshTransport:
