@@ -48,6 +48,19 @@ class ExternalDelegate(BaseModel):
     options: dict[str, str | int | float | bool] = {}
 
 
+class LabgridPlace(BaseModel):
+    """Where labgrid lends the device to many."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    place: str = Field(pattern=r"^[^\s/]+$", description="its place there")
+    coordinator: str | None = Field(
+        None,
+        pattern=r"^[^\s/]+$",
+        description="host[:port]; null: as the environment's LG_COORDINATOR says, else 127.0.0.1",
+    )
+
+
 class TargetBase(BaseModel):
     """A device. The options of its transport stand under the transport's own name."""
 
@@ -104,6 +117,9 @@ class TargetBase(BaseModel):
         "when a farm has put it aside",
     )
     power_deadline_s: float = Field(60, gt=0, le=600, description="how long that command may take")
+    labgrid: LabgridPlace | None = Field(
+        None, description="a farm has this place for as long as it has the device"
+    )
     rest_s: float = Field(0, ge=0, le=3600, description="how long a farm lets it cool down between two jobs")
     emulated: bool = Field(False, description="true: no figure taken there is a figure of the real device")
     when_unreachable: str = Field("", description="what to do when nothing answers, for the error message")

@@ -22,11 +22,12 @@ def quiet_tensorflow() -> None:
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A state folder of the tests' own; runtime bundles, which are fetched once a machine, are shared with yours."""
-    bundles = state_folder() / "bundles"
-    bundles.mkdir(parents=True, exist_ok=True)
+    """A state folder of the tests' own; what is fetched once a machine, runtimes and programs, is shared with yours."""
     folder = tmp_path_factory.mktemp("home")
-    (folder / "bundles").symlink_to(bundles)
+    for name in ("bundles", "peers"):
+        fetched = state_folder() / name
+        fetched.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(fetched)
     before = os.environ.get("EDGEPIPE_HOME")
     os.environ["EDGEPIPE_HOME"] = str(folder)
     yield folder

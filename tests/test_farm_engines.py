@@ -18,7 +18,7 @@ from sqlalchemy import select
 from pipeline.errors import UserError
 from pipeline.farm.engines import Farm, local
 from pipeline.farm.heart import Hold
-from pipeline.farm.leases import DeviceTaken, Leases, open_farm
+from pipeline.farm.leases import DeviceTaken, Lease, Leases, open_farm
 from pipeline.farm.policy import Policy
 from pipeline.farm.queue import Job
 from pipeline.farm.station import Station, station_of, switch
@@ -108,7 +108,7 @@ def test_one_device_that_is_down_keeps_no_other_waiting_and_is_switched_off_and_
 
     all_of_them = {
         **stations(3),
-        "board-1": Station("board-1", down, power_cycle=lambda: cycled.append("board-1")),
+        "board-1": Station("board-1", down, power_cycle=lambda hold: cycled.append("board-1")),
     }
     found = local.run(Farm(url, all_of_them, Done(), AT_ONCE), jobs(9, 3))
     states = {(each.device, each.state, each.error) for each in found}
@@ -266,7 +266,7 @@ def test_a_target_is_a_station(tmp_path: Path) -> None:
     assert station.device.startswith("local: ") and station.rest_s == 3
     station.check()
     assert station.power_cycle is not None
-    station.power_cycle()
+    station.power_cycle(Hold(Lease("board", "farm", 1, "ann", 30)))
     assert log.exists()
     unfit = station_of("board", local_target(tmp_path, python="no-such-python"))
     assert unfit.power_cycle is None
@@ -285,14 +285,14 @@ def test_a_target_is_a_station(tmp_path: Path) -> None:
 )
 def test_a_power_switch_that_fails_says_why(argv: tuple[str, ...], words: str) -> None:
     with pytest.raises(TargetError, match=words):
-        switch("board", argv, 0.1 if argv[0] == "sleep" else 60)
+        switch("board", argv, 0.1 if argv[0] == "sleep" else 60, {})
 
 
 def test_what_a_power_switch_said_is_in_the_events(url: str) -> None:
     def down() -> None:
         raise TargetError("nobody answers")
 
-    def stuck() -> None:
+    def stuck(hold: Hold) -> None:
         raise TargetError("the relay is stuck")
 
     found = local.run(Farm(url, stations(1, down, power_cycle=stuck), Done(), AT_ONCE), jobs(1, 1))

@@ -15,11 +15,13 @@ BEATS = 4
 
 
 class Hold:
-    """A lease that is being kept. `lost` is set as soon as it is known to be lost."""
+    """A lease that is being kept. `lost` is set as soon as it is known to be lost, or all is to end; the device may be
+    another's then if it is not `ours` any more."""
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
         self.lost = threading.Event()
+        self.ours = True
         self.renewed = time.monotonic()
         self._ends: list[Callable[[], None]] = []
         self._lock = threading.Lock()
@@ -104,6 +106,7 @@ class Heart:
             for hold in holds.values():
                 hold.renewed = asked
         for lease in lost:
+            holds[lease].ours = False
             holds[lease].lose()
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from pipeline.farm.heart import Hold
+from pipeline.farm.labgrid import Place
 from targets.checkup import check_up
 from targets.errors import TargetError
 from targets.target import TargetBase, device_of
@@ -15,29 +19,42 @@ SAID = 500
 
 @dataclass(frozen=True)
 class Station:
-    """`check` raises `TargetError` where the device is unfit; `power_cycle`, where there is one, if that fails."""
+    """`check` raises `TargetError` where the device is unfit; `power_cycle`, where there is one, if that fails.
+
+    `reserved` has the device of a lab that others use, too, for as long as its block runs: it raises `TargetError`
+    while it cannot be had, and `UserError` where it never can.
+    """
 
     device: str
     check: Callable[[], None]
-    power_cycle: Callable[[], None] | None = None
+    power_cycle: Callable[[Hold], None] | None = None
     rest_s: float = 0.0
+    reserved: Callable[[Hold], AbstractContextManager[None]] | None = None
 
 
 def station_of(name: str, target: TargetBase) -> Station:
     """A target's device. Two targets that name one device share it. Raises `TargetError` where it cannot be told."""
+    place = Place(target.labgrid.place, target.labgrid.coordinator) if target.labgrid else None
 
     def check() -> None:
         for finding in check_up(target):
             if not finding.ok:
                 raise TargetError(f"{name}: {finding.what}: {finding.answer}", finding.remedy)
 
-    def power_cycle() -> None:
-        switch(name, target.power, target.power_deadline_s)
+    def power_cycle(hold: Hold) -> None:
+        environment = place.environment(hold.lease) if place else {}
+        switch(name, target.power, target.power_deadline_s, environment)
 
-    return Station(device_of(target), check, power_cycle if target.power else None, target.rest_s)
+    return Station(
+        device_of(target),
+        check,
+        power_cycle if target.power else None,
+        target.rest_s,
+        place.held if place else None,
+    )
 
 
-def switch(name: str, argv: tuple[str, ...], deadline_s: float) -> None:
+def switch(name: str, argv: tuple[str, ...], deadline_s: float, environment: Mapping[str, str]) -> None:
     """Run the command that switches a device off and on, here and without a shell. Raises `TargetError`."""
     try:
         done = subprocess.run(
@@ -46,6 +63,7 @@ def switch(name: str, argv: tuple[str, ...], deadline_s: float) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             timeout=deadline_s,
+            env={**os.environ, **environment},
             check=False,
         )
     except subprocess.TimeoutExpired:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -73,7 +74,24 @@ class Worker:
                 self._insist(lambda lease=lease: leases.release(lease))  # type: ignore[misc]
 
     def _attend(self, hold: Hold) -> None:
-        """Jobs under one lease. The first failure ends it, so that what may still run there is ended by the next."""
+        """Jobs under one lease, and while nobody else has the device."""
+        with contextlib.ExitStack() as place:
+            try:
+                if self._station.reserved is not None:
+                    place.enter_context(self._station.reserved(hold))
+            except (TargetError, UserError) as error:
+                return self._not_had(hold, error)
+            self._do_all(hold)
+
+    def _not_had(self, hold: Hold, error: TargetError | UserError) -> None:
+        """Nothing is held against the device. The job whose turn it is waits, or fails where it would for ever."""
+        job, text = self._insist(lambda: self._queue.take(hold.lease)), str(error)
+        end = self._queue.failed if isinstance(error, UserError) else self._queue.postponed
+        if job is not None:
+            self._insist(lambda: end(hold.lease, job, text))
+
+    def _do_all(self, hold: Hold) -> None:
+        """Jobs until one fails, so that what may still run there is ended by the next lease."""
         while not (self._stop.is_set() or hold.lost.is_set()):
             try:
                 self._station.check()
@@ -108,7 +126,7 @@ class Worker:
         became = self._insist(lambda: self._queue.device_failed(hold.lease, str(error), job))
         if became and self._station.power_cycle is not None:
             try:
-                self._station.power_cycle()
+                self._station.power_cycle(hold)
                 said = ""
             except TargetError as failure:
                 said = str(failure)
