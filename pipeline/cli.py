@@ -11,7 +11,7 @@ from pipeline import commands, locate
 from pipeline.command_options import Host, Json, Settings, Target
 from pipeline.commands_dashboard import dashboard
 from pipeline.commands_devices import devices
-from pipeline.commands_farm import baseline, nightly
+from pipeline.commands_farm import baseline, farm, nightly
 from pipeline.commands_history import history
 from pipeline.commands_models import convert, lint, measure, prune, rewrite
 from pipeline.commands_targets import accept, targets
@@ -73,6 +73,7 @@ app.add_typer(devices, name="devices")
 app.add_typer(targets, name="targets")
 app.add_typer(history, name="history")
 app.add_typer(baseline, name="baseline")
+app.add_typer(farm, name="farm")
 
 
 @app.command()

@@ -1,9 +1,11 @@
-"""`edgepipe nightly` and `edgepipe baseline`: a farm's night, and what it is held against."""
+"""`edgepipe nightly`, `edgepipe baseline` and `edgepipe farm`: a farm's night, what it is held against, how its devices
+fare."""
 
 from __future__ import annotations
 
+import contextlib
 import getpass
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +17,18 @@ from pipeline.output import show
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
+    from pipeline.farm.leases import Leases
     from pipeline.farm.night import Night
     from pipeline.farm.nightly import Nightly
     from pipeline.farm.notify import Webhook
 
 baseline = typer.Typer(
     help="What a night's candidates are held against: accept a file, list what was accepted.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+farm = typer.Typer(
+    help="The devices of a farm: who has them, which are put aside, what waits for them.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -172,3 +180,47 @@ def list_accepted(url: HistoryUrl = "", as_json: Json = False) -> None:
         for row in found
     ]
     show(found, as_json, *lines or ["nothing was accepted yet"])
+
+
+@farm.command("status")
+def farm_status(
+    device: Annotated[str, typer.Option("--device", help="Only of this device.")] = "",
+    last: Annotated[int, typer.Option("--last", min=0, help="At most so many events, the newest.")] = 20,
+    url: HistoryUrl = "",
+    as_json: Json = False,
+) -> None:
+    """Say who has which device, which are put aside and why, what waits for each, and what happened last."""
+    from pipeline.farm import overview
+    from pipeline.reports import farm_status as tables
+
+    with _farm(url) as leases:
+        found = overview.document(leases, last, device)
+    nothing = "no device was ever lent, or none of this name"
+    show(found, as_json, *(tables.tables(found) if found["devices"] else [nothing]))
+
+
+@farm.command("restore")
+def farm_restore(
+    device: Annotated[str, typer.Argument(help="A target, or a device as edgepipe farm status names it.")],
+    url: HistoryUrl = "",
+    as_json: Json = False,
+) -> None:
+    """Hold nothing against a device any more that was put aside: it is tried again at once."""
+    from pipeline import locate
+    from pipeline.farm import overview
+    from targets.target import device_of
+
+    with _farm(url) as leases:
+        if device not in overview.known(leases):
+            device = device_of(locate.read_target(device))
+        restored = overview.restore(leases, device)
+    said = "is tried again at once" if restored else "nothing was held against it"
+    show({"device": device, "restored": restored}, as_json, f"{device}: {said}")
+
+
+@contextlib.contextmanager
+def _farm(url: str) -> Iterator[Leases]:
+    from pipeline.farm.leases import Leases, open_farm
+
+    with contextlib.closing(open_farm(url or None)) as database:
+        yield Leases(database)

@@ -55,4 +55,9 @@ def well(connection: Connection, lease: Lease) -> None:
         return
     if row.quarantines:
         note(connection, lease.device, "restored", lease.token, lease.holder)
-    connection.execute(update(devices).where(devices.c.device == lease.device).values(_FORGOTTEN))
+    forget(connection, lease.device)
+
+
+def forget(connection: Connection, device: str) -> None:
+    """Hold nothing against a device any more."""
+    connection.execute(update(devices).where(devices.c.device == device).values(_FORGOTTEN))
