@@ -14,13 +14,14 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from targets.target import TargetBase, target_model
-from tests.loopback_sshd import SSHD, free_port, make_key, make_privilege_separation_folder
+from tests.loopback_sshd import NO_START_UP_FILE, SSHD, free_port, make_key, make_privilege_separation_folder
 
 # One in so many jobs fails on a flaky board.
 FLAKY = 4
@@ -104,7 +105,9 @@ class Board:
             "keepalive_s": 2,
         }
         places = {"workdir": str(self.folder / "work"), "install_path": str(self.folder / "installed")}
-        return target_model().model_validate({"transport": "ssh", "ssh": way, **places})
+        # Not what a version manager has put in its place, which costs as much as the job.
+        told = {"transport": "ssh", "ssh": way, "python": sys.executable, **places}
+        return target_model().model_validate(told)
 
     def job(self, key: str, token: int) -> dict[str, Any]:
         """An install, in the words of the agent's jobs."""
@@ -163,6 +166,7 @@ def _config(folder: Path, port: int) -> str:
         "StrictModes no",
         "UsePAM no",
         "PidFile none",
+        NO_START_UP_FILE,
         "Subsystem sftp internal-sftp",
     )
     return "\n".join(lines) + "\n"

@@ -28,7 +28,7 @@ from benchmarks._remembered import code, remembered
 from targets.device import Device, open_device
 from targets.target import target_model
 from targets.transports import ssh
-from tests.loopback_sshd import loopback_sshd
+from tests.loopback_sshd import NO_START_UP_FILE, loopback_sshd
 
 IN_PROCESS, OVER_SSH = 9_700, 300
 FAULTS_A_FILE = 3
@@ -37,8 +37,6 @@ RESENT_BYTES = 1 << 20
 COLD_BYTES = 100_000_000
 COLD_SHARE = 0.9
 UNCHANGED_S = 0.3
-# What a user's own ~/.bashrc does on this machine is no part of a push: bash reads it in the outermost shell only.
-NO_START_UP_FILE = "SetEnv SHLVL=1"
 
 
 def run() -> list[str]:

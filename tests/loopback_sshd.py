@@ -15,6 +15,9 @@ from targets.transports import ssh
 from tests.requirements_for_tests import skip_or_fail
 
 SSHD = Path("/usr/sbin/sshd")
+# A line of its configuration for benches, to which what the user's own ~/.bashrc does is nothing: bash reads it in the
+# outermost shell only.
+NO_START_UP_FILE = "SetEnv SHLVL=1"
 _PRIVILEGE_SEPARATION = Path("/run/sshd")
 
 
