@@ -15,7 +15,7 @@ from pipeline.errors import ExitCode, UserError
 from pipeline.measurement.measurement import Measurement
 from pipeline.models.data import load_samples
 from pipeline.models.samples import at_key
-from pipeline.plan import PlanBase
+from pipeline.plan import MeasureSection, PlanBase
 from pipeline.progress import Progress
 from pipeline.result import Encoded, InvalidSession, TargetResult, VariantFile
 from pipeline.sparse_tflite.suited import Suit
@@ -23,6 +23,19 @@ from pipeline.stages import attempts, deploy, install, judge, measure
 from targets.device import Device
 from targets.errors import TargetError
 from targets.target import TargetBase
+
+
+@dataclass(frozen=True)
+class Turns:
+    """All that a session on a device needs: the `variants` that take turns, on which `inputs` (of the stage convert:
+    `inputs`, or `inputs/NAME`), by which protocol; `label` is what its progress is told under."""
+
+    name: str
+    label: str
+    target: TargetBase
+    measure: MeasureSection
+    variants: Mapping[str, Artifact]
+    inputs: Mapping[str, Artifact]
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,13 @@ class Job:
     def variants(self) -> dict[str, Artifact]:
         return self.host.variants(self.suit)
 
+    @property
+    def turns(self) -> Turns:
+        """What is done with it on the device, up to what the device says."""
+        converted = self.host.outputs["convert"]
+        inputs = {key: artifact for key, artifact in converted.items() if key.startswith("inputs")}
+        return Turns(self.name, self.label, self.target, self.plan.measure, self.variants, inputs)
+
 
 def run_target(
     job: Job, run_id: str, at_once: AtOnce, progress: Progress, known: dict[str, Any]
@@ -65,7 +85,7 @@ def run_target(
     try:
         known["encoded"] = encoded_result(job)
         with at_once.device(job.name, target) as device:
-            deployed, session = take_turns(device, job, at_once, progress, known)
+            deployed, session = take_turns(device, job.turns, at_once, progress, known)
             with at_once.this_machine:
                 _judge(device, session, job, known)
             if known["exit_code"] == ExitCode.PASS:
@@ -78,15 +98,15 @@ def run_target(
 
 
 def take_turns(
-    device: Device, job: Job, at_once: AtOnce, progress: Progress, known: dict[str, Any]
+    device: Device, turns: Turns, at_once: AtOnce, progress: Progress, known: dict[str, Any]
 ) -> tuple[deploy.Deployed, measure.Session]:
-    """The job's variants measured in one session, which `known` holds then, as far as it came. Raises `TargetError`."""
+    """The variants measured in one session, which `known` holds then, as far as it came. Raises `TargetError`."""
     known["device"] = device.probe.model_dump(mode="json", exclude={"agent", "free_kib", "features"})
     # Two that work on this machine at once would measure each other.
-    here = job.target.emulated or job.target.transport == "local"
+    here = turns.target.emulated or turns.target.transport == "local"
     with at_once.this_machine if here else contextlib.nullcontext():
-        deployed = _deploy(device, job, progress, known)
-        return deployed, _measure(device, deployed, job, progress, known)
+        deployed = _deploy(device, turns, progress, known)
+        return deployed, _measure(device, deployed, turns, progress, known)
 
 
 def failed(target: TargetBase, error: str, code: ExitCode, known: Mapping[str, Any]) -> TargetResult:
@@ -131,14 +151,13 @@ def encoded_result(job: Job) -> Encoded:
     )
 
 
-def _deploy(device: Device, job: Job, progress: Progress, known: dict[str, Any]) -> deploy.Deployed:
+def _deploy(device: Device, turns: Turns, progress: Progress, known: dict[str, Any]) -> deploy.Deployed:
     """Runtime, models and inputs are on the device."""
-    converted = job.host.outputs["convert"]
-    with _timed("deploy", known), progress.step(f"{job.label}: deploy") as say:
-        evaluation = at_key("inputs", converted)
+    with _timed("deploy", known), progress.step(f"{turns.label}: deploy") as say:
+        evaluation = at_key("inputs", turns.inputs)
         assert evaluation is not None
-        deployed = deploy.run(device, job.variants, evaluation, say)
-    inputs = {key: artifact.digest for key, artifact in converted.items() if key.startswith("inputs")}
+        deployed = deploy.run(device, turns.variants, evaluation, say)
+    inputs = {key: artifact.digest for key, artifact in turns.inputs.items()}
     sent = {} if deployed.bundle_digest is None else {"bundle": deployed.bundle_digest}
     known.update(
         runtime=deployed.runtime,
@@ -151,14 +170,14 @@ def _deploy(device: Device, job: Job, progress: Progress, known: dict[str, Any])
 def _measure(
     device: Device,
     deployed: deploy.Deployed,
-    job: Job,
+    turns: Turns,
     progress: Progress,
     known: dict[str, Any],
 ) -> measure.Session:
     """What the device said; `known` holds it also where it broke off."""
     try:
-        with _timed("measure", known), progress.step(f"{job.label}: measure") as say:
-            for attempt in attempts.run(job.plan.measure, device, deployed, job.variants, say):
+        with _timed("measure", known), progress.step(f"{turns.label}: measure") as say:
+            for attempt in attempts.run(turns.measure, device, deployed, turns.variants, say):
                 _put_aside(known)
                 session = attempt.session
                 known.update(
@@ -168,7 +187,7 @@ def _measure(
                 )
     except measure.BrokenOff as error:
         _put_aside(known)
-        measurements = judge.measurements_of(error.session, job.variants, device.target.emulated)
+        measurements = judge.measurements_of(error.session, turns.variants, device.target.emulated)
         known.update(measurements=measurements, environment=error.session.environment)
         raise
     return session

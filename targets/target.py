@@ -130,6 +130,10 @@ class TargetBase(BaseModel):
         delegate = None if self.delegate is None else self.delegate.model_dump(mode="json")
         return {"threads": self.threads, "xnnpack": self.xnnpack, "delegate": delegate}
 
+    def __reduce__(self) -> Any:
+        # Its class is made on the fly, and found under no name.
+        return _arrived, (self.model_dump(mode="json"),)
+
     @model_validator(mode="after")
     def _has_its_options(self) -> TargetBase:
         if getattr(self, self.transport) is None:
@@ -148,6 +152,10 @@ def target_model() -> type[TargetBase]:
     """The model of a target file: a device, and a section for each transport there is."""
     sections: dict[str, Any] = {name: (_options(name) | None, None) for name in transport_names()}
     return create_model("Target", __base__=TargetBase, **sections)
+
+
+def _arrived(said: dict[str, Any]) -> TargetBase:
+    return target_model().model_validate(said)
 
 
 def connect(target: TargetBase) -> transports.Transport:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +21,20 @@ from pipeline.farm.leases import Leases, open_farm
 from pipeline.farm.policy import Policy
 from pipeline.farm.queue import Job, Outcome
 from pipeline.farm.station import Station
+from targets.device import DeviceBusy
 from targets.errors import TargetError
+from tests import ray_cluster
+from tests.ray_cluster import ITS_WARNINGS, NODE
 
-ROOT = Path(__file__).parent.parent
 AT_ONCE = Policy(retry_s=0, probation_s=0, quarantines=1)
 Engine = Callable[[Farm, list[Job]], list[Outcome]]
-# Ray's own, which are not ours to mend.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = ITS_WARNINGS
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Two nodes, each a set of processes of its own."""
-    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-    from ray.cluster_utils import Cluster
-
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    small = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args=small)
-    ray.init(
-        address=made.address,
-        namespace="edgepipe",
-        log_to_driver=False,
-        configure_logging=False,
-        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
-    )
-    yield made
-    ray.shutdown()
-    made.shutdown()
+    with ray_cluster.cluster() as made:
+        yield made
 
 
 @pytest.fixture(params=["local", "ray"])
@@ -87,16 +70,16 @@ def jobs(count: int, devices: int) -> list[Job]:
 
 
 def logging_in(folder: Path) -> Callable[[Job, Hold], dict[str, Any]]:
-    """Work that appends its token to a file of the job's name."""
+    """Work that appends its token to a file of the job's name, where the device is attended to."""
+    return lambda job, hold: hold.run(functools.partial(written, folder, job))
 
-    def work(job: Job, hold: Hold) -> dict[str, Any]:
-        with (folder / job.key).open("a") as log:
-            log.write(f"{hold.lease.token}\n")
-        if job.payload.get("broken"):
-            raise UserError("the plan names no model")
-        return {"squared": job.payload["number"] ** 2}
 
-    return work
+def written(folder: Path, job: Job, hold: Hold) -> dict[str, Any]:
+    with (folder / job.key).open("a") as log:
+        log.write(f"{hold.lease.token}\n")
+    if job.payload.get("broken"):
+        raise UserError("the plan names no model")
+    return {"squared": job.payload["number"] ** 2}
 
 
 @pytest.fixture
@@ -139,23 +122,71 @@ def test_what_fails_keeps_nothing_else_waiting(engine: Engine, url: str, log: Pa
     }
 
 
+def test_what_goes_wrong_at_a_device_is_told_as_it_was(engine: Engine, url: str) -> None:
+    """One that somebody has is asked again; a bug is raised in the end."""
+    tries: list[int] = []
+
+    def work(job: Job, hold: Hold) -> dict[str, Any]:
+        tries.append(hold.lease.token)
+        return hold.run(busy if len(tries) < 3 else broken)
+
+    with pytest.raises(ZeroDivisionError):
+        engine(Farm(url, stations(1), work, Policy(busy_s=0)), jobs(1, 1))
+    assert tries == [1, 2, 3]
+
+
+def busy(hold: Hold) -> dict[str, Any]:
+    raise DeviceBusy("another job has the device", "locked")
+
+
+def broken(hold: Hold) -> dict[str, Any]:
+    return {"quotient": 1 // 0}
+
+
+def test_what_stands_on_this_machine_is_left_to_it(engine: Engine, url: str) -> None:
+    here = {name: replace(station, here=True) for name, station in stations(2).items()}
+    found = engine(Farm(url, here, lambda job, hold: {"pid": hold.run(lambda _: os.getpid())}), jobs(2, 2))
+    assert [each.result for each in found] == [{"pid": os.getpid()}] * 2
+
+
+def test_a_lease_that_is_lost_ends_what_is_under_way(engine: Engine, url: str, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+
+    def work(job: Job, hold: Hold) -> dict[str, Any]:
+        # The first time its lease is lost, as when the database has lent the device again.
+        if hold.lease.token == 1:
+            threading.Thread(target=lambda: lost_once_begun(begun, hold)).start()
+        return hold.run(functools.partial(until_lost, begun))
+
+    (found,) = engine(Farm(url, stations(1), work), jobs(1, 1))
+    assert (found.state, found.result, found.failures) == ("done", {"token": 2}, 0)
+
+
+def lost_once_begun(begun: Path, hold: Hold) -> None:
+    while not begun.exists():
+        pass
+    hold.lose()
+
+
+def until_lost(begun: Path, hold: Hold) -> dict[str, Any]:
+    if hold.lease.token == 1:
+        begun.touch()
+        hold.lost.wait()
+        raise TargetError("the connection was closed")
+    return {"token": hold.lease.token}
+
+
 def test_a_node_that_is_killed_costs_only_what_was_under_way(cluster: Any, url: str, log: Path) -> None:
     import ray
 
     from pipeline.farm.engines import ray as engine
 
-    doomed = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+    doomed = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
     head = ray.get_runtime_context().get_node_id()
-    write = logging_in(log)
 
     def work(job: Job, hold: Hold) -> dict[str, Any]:
-        found = write(job, hold)
-        if ray.get_runtime_context().get_node_id() != head:
-            (log / f"hanging-{job.key}").touch()
-            # Until its node is killed.
-            threading.Event().wait()
-        return found
+        return hold.run(functools.partial(hanging_elsewhere, head, log, job))
 
     def kill() -> None:
         while not list(log.glob("hanging-*")):
@@ -165,14 +196,25 @@ def test_a_node_that_is_killed_costs_only_what_was_under_way(cluster: Any, url: 
     killer = threading.Thread(target=kill)
     killer.start()
     wanted = jobs(16, 4)
-    found = engine.run(Farm(url, stations(4), work, ttl_s=3), wanted)
+    found = engine.run(Farm(url, stations(4), work), wanted)
     killer.join()
-    assert [(each.key, each.state, each.result) for each in found] == [
-        (job.key, "done", {"squared": job.payload["number"] ** 2}) for job in wanted
+    assert [(each.key, each.state, each.result, each.failures) for each in found] == [
+        (job.key, "done", {"squared": job.payload["number"] ** 2}, 0) for job in wanted
     ]
     hung = {path.name.removeprefix("hanging-") for path in log.glob("hanging-*")}
     done = {key: count for key, count in times(log).items() if not key.startswith("hanging-")}
     assert hung and done == {job.key: 2 if job.key in hung else 1 for job in wanted}
+
+
+def hanging_elsewhere(head: str, log: Path, job: Job, hold: Hold) -> dict[str, Any]:
+    """Done by the node of that id; by any other never, until it is killed."""
+    import ray
+
+    found = written(log, job, hold)
+    if ray.get_runtime_context().get_node_id() != head:
+        (log / f"hanging-{job.key}").touch()
+        threading.Event().wait()
+    return found
 
 
 def test_without_ray_the_engine_says_what_to_install(monkeypatch: pytest.MonkeyPatch, url: str) -> None:

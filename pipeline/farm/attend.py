@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import ExitCode, UserError
-from pipeline.farm.engines import Farm, local
+from pipeline.farm.engines import Farm, engine
 from pipeline.farm.heart import Hold
 from pipeline.farm.policy import Policy
 from pipeline.farm.queue import Job
@@ -33,6 +33,7 @@ class Attendance:
     measure: Measure
     # An error in words.
     told: Callable[[Exception], str] = str
+    engine: str = "local"
 
     def run(self, jobs: Mapping[str, NightlyJob]) -> dict[str, str]:
         """Every job measured, the devices all at once, the jobs of one one after the other; of those that were not,
@@ -76,7 +77,9 @@ class Attendance:
             return result
 
         try:
-            ended = local.run(Farm(self.url, stations, noted, self.policy, owner=self.night), wanted)
+            ended = engine(self.engine).run(
+                Farm(self.url, stations, noted, self.policy, owner=self.night), wanted
+            )
         except Exception as error:
             # The database, most likely: it cannot be asked what became of them.
             why = self.told(error)

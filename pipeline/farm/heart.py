@@ -6,12 +6,14 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from pipeline.farm.leases import Lease, Leases
 from pipeline.history.database import DatabaseAway
 
 # Beats within the life of a lease.
 BEATS = 4
+T = TypeVar("T")
 
 
 class Hold:
@@ -23,8 +25,20 @@ class Hold:
         self.lost = threading.Event()
         self.ours = True
         self.renewed = time.monotonic()
+        # Where the engine has another machine for what is done at the device: does it there.
+        self.elsewhere: Callable[[Callable[[Hold], Any], Hold], Any] | None = None
         self._ends: list[Callable[[], None]] = []
         self._lock = threading.Lock()
+
+    def run(self, act: Callable[[Hold], T]) -> T:
+        """What `act` returns, done here, or by the machine that attends to the device.
+
+        For the latter it is pickled, as is what it returns and raises; what it is handed there is this hold's like.
+        """
+        if self.elsewhere is None:
+            return act(self)
+        found: T = self.elsewhere(act, self)
+        return found
 
     @contextlib.contextmanager
     def ending(self, end: Callable[[], None]) -> Iterator[None]:

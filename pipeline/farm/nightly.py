@@ -13,7 +13,7 @@ from pipeline import deployment, engine, result
 from pipeline.artifacts import Store
 from pipeline.at_once import AtOnce
 from pipeline.errors import ExitCode, UserError
-from pipeline.farm import attendance, pins
+from pipeline.farm import attendance, engines, pins
 from pipeline.farm.attend import Attendance
 from pipeline.farm.case import Case, Past, Session
 from pipeline.farm.heart import Hold
@@ -77,6 +77,7 @@ class Nightly:
 
     def run(self) -> Night:
         """Measure, judge. Raises `UserError` before anything is measured; what a device does wrong is in the night."""
+        engines.engine(self.file.says.engine).ready()
         before = attendance.last(self.file.says.name, self.url)
         for name in pins.unrecorded(self.file, self.url):
             self.progress.line(f"{name}: the history does not know who accepted its baseline, and why")
@@ -117,6 +118,7 @@ class Nightly:
             self.file.says.policy,
             self.measure,
             lambda error: told(error, self.folder / "bugs.txt"),
+            self.file.says.engine,
         )
 
     def _wait_for(self, ready: Preparation) -> list[str]:

@@ -57,6 +57,7 @@ class NightlyPlan(Section):
     retired: tuple[str, ...] = ()
     repetitions: int = Field(10, ge=2, le=1000)
     emulated: Literal["exact", "judge"] = "exact"
+    engine: Literal["local", "ray"] = "local"
     thresholds: Thresholds = Thresholds()
     notify: tuple[Webhook, ...] = ()
     policy: NightlyPolicy = NightlyPolicy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +10,15 @@ from pipeline.artifacts import Artifact
 from pipeline.at_once import AtOnce
 from pipeline.errors import ExitCode, UserError
 from pipeline.farm.case import VARIANTS, Session
+from pipeline.farm.errand import Errand
 from pipeline.farm.heart import Hold
 from pipeline.measurement import validity
 from pipeline.measurement.statistics import summarise
-from pipeline.one_target import Job, encoded_result, failed, now, settings, take_turns, with_metric
+from pipeline.one_target import Job, encoded_result, failed, now, settings, with_metric
 from pipeline.progress import Progress
 from pipeline.result import TargetResult
 from pipeline.sparse_tflite.signature import Signature, read_signature
+from pipeline.stages import measure
 from targets.device import DeviceBusy
 from targets.errors import TargetError
 
@@ -57,9 +60,7 @@ def measure_job(
     try:
         known["encoded"] = encoded_result(job)
         _check_ports(job)
-        # A device that is no longer ours is left at once.
-        with at_once.device(job.name, job.target, hold.lease.fence, hold.ending) as device:
-            _, session = take_turns(device, job, at_once, progress, known)
+        session = _turns_taken(job, hold, at_once, progress, known)
         with at_once.this_machine:
             measurements = with_metric(session, job, known)
     except DeviceBusy:
@@ -82,6 +83,19 @@ def measure_job(
         headline=headline,
         **known,
     )
+
+
+def _turns_taken(
+    job: NightlyJob, hold: Hold, at_once: AtOnce, progress: Progress, known: dict[str, Any]
+) -> measure.Session:
+    """The session, by whichever machine attends to the device."""
+    elsewhere = hold.elsewhere is not None
+    with progress.step(f"{job.label}: measured elsewhere") if elsewhere else contextlib.nullcontext():
+        taken = hold.run(Errand(job.turns, at_once, progress, known))
+    known.update(taken.known)
+    if isinstance(taken.said, Exception):
+        raise taken.said
+    return taken.said
 
 
 def session_of(found: TargetResult) -> Session | None:

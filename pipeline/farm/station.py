@@ -22,7 +22,8 @@ class Station:
     """`check` raises `TargetError` where the device is unfit; `power_cycle`, where there is one, if that fails.
 
     `reserved` has the device of a lab that others use, too, for as long as its block runs: it raises `TargetError`
-    while it cannot be had, and `UserError` where it never can.
+    while it cannot be had, and `UserError` where it never can. One that is `here` is attended to by the controller's
+    own machine, whatever the engine.
     """
 
     device: str
@@ -30,6 +31,7 @@ class Station:
     power_cycle: Callable[[Hold], None] | None = None
     rest_s: float = 0.0
     reserved: Callable[[Hold], AbstractContextManager[None]] | None = None
+    here: bool = False
 
 
 def station_of(name: str, target: TargetBase) -> Station:
@@ -51,6 +53,8 @@ def station_of(name: str, target: TargetBase) -> Station:
         power_cycle if target.power else None,
         target.rest_s,
         place.held if place else None,
+        # Emulated devices stand on this machine, where they take turns; phones hang at its USB ports.
+        here=target.emulated or target.transport != "ssh",
     )
 
 

@@ -1,12 +1,14 @@
-"""Where the jobs of a farm's devices are attended to: one file an engine, each with `run(farm)`."""
+"""Where the jobs of a farm's devices are attended to: one file an engine, each with `ready()` and `run(farm, jobs)`."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from pipeline.errors import UserError
 from pipeline.farm.leases import TTL_S
@@ -20,7 +22,8 @@ from pipeline.farm.worker import Work
 class Farm:
     """What an engine is given: the database's `url` (None: the history's), devices by name, and how a job is done.
 
-    With an `owner` only the jobs of that one are taken, for `work` knows no others.
+    `work` is done by the controller; what it hands to `Hold.run`, by whichever machine attends to the device. With an
+    `owner` only the jobs of that one are taken, for `work` knows no others.
     """
 
     url: str | None
@@ -29,6 +32,22 @@ class Farm:
     policy: Policy = field(default_factory=Policy)
     ttl_s: float = TTL_S
     owner: str | None = None
+
+
+class Engine(Protocol):
+    """What each of the files here is."""
+
+    def ready(self) -> None:
+        """Raises `UserError` where something is missing that it needs."""
+
+    def run(self, farm: Farm, jobs: Sequence[Job]) -> list[Outcome]:
+        """Queue the jobs, have them done; what came of each."""
+
+
+def engine(name: str) -> Engine:
+    """The engine of that name."""
+    found: Engine = importlib.import_module(f"{__name__}.{name}")
+    return found
 
 
 def submit(queue: Queue, stations: Mapping[str, Station], jobs: Sequence[Job]) -> None:

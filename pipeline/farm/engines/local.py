@@ -13,25 +13,29 @@ from pipeline.farm.queue import Job, Outcome, Queue
 from pipeline.farm.worker import Worker
 
 
-def run(farm: Farm, jobs: Sequence[Job]) -> list[Outcome]:
+def ready() -> None:
+    """Nothing is missing."""
+
+
+def run(farm: Farm, jobs: Sequence[Job], stop: threading.Event | None = None) -> list[Outcome]:
     """Queue the jobs, and attend to every device until none of its jobs is left; what came of each, in their order.
 
     Whoever runs it elsewhere on the same database takes part: a device is attended to by one at a time. Interrupted,
-    it gives every device back; what was under way is done again by the next. Raises `UserError` for a device that is
-    not there, and when the other devices are through, what is neither a device's nor a job's fault.
+    it sets `stop` and gives every device back; what was under way is done again by the next. Raises `UserError` for a
+    device that is not there, and when the other devices are through, what is neither a device's nor a job's fault.
     """
     database = open_farm(farm.url)
     try:
         queue = Queue(Leases(database), farm.policy, farm.owner)
         submit(queue, farm.stations, jobs)
-        _attend(farm, queue)
+        _attend(farm, queue, stop or threading.Event())
         return outcomes(queue, jobs)
     finally:
         database.close()
 
 
-def _attend(farm: Farm, queue: Queue) -> None:
-    heart, stop, name = Heart(queue.leases), threading.Event(), holder()
+def _attend(farm: Farm, queue: Queue, stop: threading.Event) -> None:
+    heart, name = Heart(queue.leases), holder()
     devices = {station.device: station for station in farm.stations.values()}
     workers = [
         Worker(queue, heart, station, farm.work, name, stop, farm.ttl_s) for station in devices.values()

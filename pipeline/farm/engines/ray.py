@@ -1,134 +1,177 @@
 """Devices attended to by a Ray cluster: a named actor for each, on whichever of its machines.
 
-The truth is in the database. An actor that dies with its machine is started anew on another, takes its device's lease
-when the old one has ended, and goes on; all that is lost is what was under way.
+Who has which device, what is to be done and what came of it is the controller's, as with every engine: it holds the
+leases, and its database has the truth. Only what is done at a device travels. An actor that dies with its machine is
+started anew on another; what it was at counts as lost with its lease, and is done again under the next.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.farm.engines import Farm, holder, outcomes, submit
-from pipeline.farm.heart import Heart
-from pipeline.farm.leases import Leases, open_farm
-from pipeline.farm.queue import Job, Outcome, Queue
-from pipeline.farm.worker import Worker
-from pipeline.history.database import default_url
+from pipeline.farm.engines import Farm, holder, local
+from pipeline.farm.heart import Hold
+from pipeline.farm.leases import Lease
+from pipeline.farm.queue import Job, Outcome
+from pipeline.farm.station import Station
+from targets.errors import TargetError
 
+T = TypeVar("T")
 NAMESPACE = "edgepipe"
-# How often, and how many times at most, a device's actor is asked again that is being started anew elsewhere.
+# How often it is looked whether an answer is still wanted, and how long one is waited for that is not.
 LOOK_EVERY_S = 1.0
-TRIES = 300
 PATIENCE_S = 30.0
 
 
-def run(farm: Farm, jobs: Sequence[Job]) -> list[Outcome]:
-    """As `local.run`, on the cluster that Ray is connected to, or that RAY_ADDRESS names, or else on this machine.
-
-    The farm's `work` and stations must be known to all its machines, which have this edgepipe. Raises `UserError`, too,
-    where Ray is missing, or the database is one that only this machine can reach.
-    """
+def ready() -> None:
+    """Connect to the cluster that RAY_ADDRESS names, else start one on this machine, unless there is a connection.
+    Raises `UserError` where Ray is missing, or no cluster is there."""
     ray = _ray()
-    farm = replace(farm, url=farm.url or default_url())
-    if not ray.is_initialized():
-        ray.init(namespace=NAMESPACE, log_to_driver=False, include_dashboard=False, configure_logging=False)
-    _check_reach(ray, str(farm.url))
-    database = open_farm(farm.url)
+    if ray.is_initialized():
+        return
+    # Nobody is told that it is used.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        leases = Leases(database)
-        queue = Queue(leases, farm.policy, farm.owner)
-        submit(queue, farm.stations, jobs)
-        _attend(ray, farm, leases.farm)
-        return outcomes(queue, jobs)
+        ray.init(namespace=NAMESPACE, log_to_driver=False, include_dashboard=False, configure_logging=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = os.environ.get("RAY_ADDRESS", "this machine")
+        raise UserError(
+            f"no Ray cluster at {where}: {error}; correct RAY_ADDRESS, or leave it out"
+        ) from error
+
+
+def run(farm: Farm, jobs: Sequence[Job]) -> list[Outcome]:
+    """As `local.run`, but what is handed to `Hold.run`, and each station's check, is done by the cluster's machines,
+    which have this edgepipe and reach the devices. A station that is `here` is left to this one."""
+    ready()
+    ray, stop, ours = _ray(), threading.Event(), holder()
+    away = {
+        station.device: _Away(ray, station, f"{station.device}:{ours}", stop)
+        for station in farm.stations.values()
+        if not station.here
+    }
+
+    def of(station: Station) -> Station:
+        return replace(station, check=away[station.device].check) if station.device in away else station
+
+    def work(job: Job, hold: Hold) -> dict[str, Any]:
+        if job.device in away:
+            hold.elsewhere = away[job.device].run
+        return farm.work(job, hold)
+
+    stations = {name: of(station) for name, station in farm.stations.items()}
+    try:
+        return local.run(replace(farm, stations=stations, work=work), jobs, stop)
     finally:
-        database.close()
+        for each in away.values():
+            each.end()
 
 
 class Attendant:
-    """What an actor is: it attends to one device."""
+    """What an actor is: it does what is to be done at one device."""
 
-    def __init__(self, farm: Farm, device: str) -> None:
-        self._farm = farm
-        self._station = next(each for each in farm.stations.values() if each.device == device)
-        self._stop = threading.Event()
+    def __init__(self) -> None:
+        self._holds: dict[Lease, Hold] = {}
 
-    def attend(self) -> None:
-        """Until none of the device's jobs is left."""
-        database = open_farm(self._farm.url)
-        leases = Leases(database)
-        queue, heart = Queue(leases, self._farm.policy, self._farm.owner), Heart(leases)
+    def check(self, check: Callable[[], None]) -> None:
+        """Raises `TargetError`."""
+        check()
+
+    def act(self, act: Callable[[Hold], T], lease: Lease) -> T:
+        """Under a lease that the controller holds."""
+        return act(self._hold(lease))
+
+    def lose(self, lease: Lease) -> None:
+        """The lease is lost: what is under way ends. It may come before what it ends."""
+        self._hold(lease).lose()
+
+    def _hold(self, lease: Lease) -> Hold:
+        return self._holds.setdefault(lease, Hold(lease))
+
+
+class _Away:
+    """A device's actor, as the controller has it; there is none before the first question."""
+
+    def __init__(self, ray: Any, station: Station, name: str, stop: threading.Event) -> None:
+        self._ray = ray
+        self._station = station
+        self._name = name
+        self._stop = stop
+        self._made: Any = None
+
+    def check(self) -> None:
+        """Raises `TargetError` as the station's own, `UserError` where no machine can attend to the device."""
+        # Asked again by Ray itself, while the actor is started anew elsewhere.
+        asked = self._actor.check.options(max_task_retries=-1).remote(self._station.check)
         try:
-            arguments = (queue, heart, self._station, self._farm.work, holder(), self._stop, self._farm.ttl_s)
-            ended = threading.Thread(target=self._end_with, args=(heart,), daemon=True)
-            ended.start()
-            Worker(*arguments).run()
-        finally:
-            heart.close()
-            database.close()
+            self._answer(asked, self._stop)
+        except self._gone as error:
+            raise UserError(
+                f"{self._station.device}: no machine of the Ray cluster can attend to it: {_first_line(error)}; "
+                "expected this edgepipe on each of them"
+            ) from error
 
-    def stop(self) -> None:
-        """Give the device back; what is under way there ends."""
-        self._stop.set()
+    def run(self, act: Callable[[Hold], T], hold: Hold) -> T:
+        """What `act` returns there. Where the machine is lost so is the hold; raises `TargetError` then."""
+        with hold.ending(lambda: self._actor.lose.remote(hold.lease)):
+            try:
+                found: T = self._answer(self._actor.act.remote(act, hold.lease), hold.lost)
+                return found
+            except self._gone as error:
+                hold.lose()
+                raise TargetError(
+                    f"{self._station.device}: the machine of the Ray cluster that attended to it is gone",
+                    "what was under way there is done again by another",
+                ) from error
 
-    def _end_with(self, heart: Heart) -> None:
-        self._stop.wait()
-        heart.lose_all()
+    def end(self) -> None:
+        """End the actor."""
+        if self._made is not None:
+            self._ray.kill(self._made)
+
+    @property
+    def _actor(self) -> Any:
+        if self._made is None:
+            # It waits for its device, most of the time: a machine has room for many. Beside what is done there is
+            # room for `lose`, and for what nobody waits for any more.
+            options = {
+                "num_cpus": 0,
+                "max_restarts": -1,
+                "max_concurrency": 4,
+                "scheduling_strategy": "SPREAD",
+            }
+            named = self._ray.remote(**options)(Attendant).options(name=self._name, namespace=NAMESPACE)
+            self._made = named.remote()
+        return self._made
+
+    @property
+    def _gone(self) -> tuple[type[Exception], ...]:
+        errors = self._ray.exceptions
+        return errors.RayActorError, errors.ObjectLostError
+
+    def _answer(self, asked: Any, unwanted: threading.Event) -> Any:
+        """An actor's answer, or what it raised; `TargetError` where it does not come and is not wanted any more."""
+        until = None
+        while not self._ray.wait([asked], timeout=LOOK_EVERY_S)[0]:
+            if not unwanted.is_set():
+                continue
+            until = until or time.monotonic() + PATIENCE_S
+            if time.monotonic() > until:
+                raise TargetError(f"{self._station.device}: the machine that attends to it does not answer")
+        try:
+            return self._ray.get(asked)
+        except self._ray.exceptions.RayTaskError as error:
+            raise (error.cause or error) from error
 
 
-def _attend(ray: Any, farm: Farm, name: str) -> None:
-    """Every device's actor, until all are through; what one raises is raised then."""
-    devices = sorted({station.device for station in farm.stations.values()})
-    # They wait for devices, most of the time: a machine has room for many.
-    actor = ray.remote(num_cpus=0, max_restarts=-1, max_concurrency=2, scheduling_strategy="SPREAD")(
-        Attendant
-    )
-    # Another controller has actors of its own, for its own work: the lease says whose turn it is.
-    ours = holder()
-    actors = {
-        device: actor.options(name=f"{name}:{device}:{ours}", namespace=NAMESPACE).remote(farm, device)
-        for device in devices
-    }
-    attending = {actors[device].attend.remote(): device for device in devices}
-    tries, failed = dict.fromkeys(devices, 0), []
-    try:
-        while attending:
-            for ended in ray.wait(list(attending), num_returns=1)[0]:
-                device = attending.pop(ended)
-                try:
-                    ray.get(ended)
-                except ray.exceptions.RayActorError as error:
-                    tries[device] += 1
-                    if tries[device] < TRIES:
-                        time.sleep(LOOK_EVERY_S)
-                        attending[actors[device].attend.remote()] = device
-                    else:
-                        failed.append(error)
-                except ray.exceptions.RayTaskError as error:
-                    failed.append(error.cause or error)
-    except BaseException:
-        for each in actors.values():
-            each.stop.remote()
-        ray.wait(list(attending), num_returns=len(attending), timeout=PATIENCE_S)
-        raise
-    finally:
-        for each in actors.values():
-            ray.kill(each)
-    if failed:
-        raise failed[0]
-
-
-def _check_reach(ray: Any, url: str) -> None:
-    machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    if len(machines) > 1 and url.startswith("sqlite"):
-        raise UserError(
-            f"the history at {url} is a file, which only this machine has, and the cluster has {len(machines)}: "
-            "expected one in PostgreSQL, by EDGEPIPE_HISTORY"
-        )
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _ray() -> Any:

@@ -1,0 +1,49 @@
+"""A Ray cluster on this machine, each node a set of processes of its own. Without Ray a skip, in CI a failure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.requirements_for_tests import skip_or_fail
+
+ROOT = Path(__file__).parent.parent
+NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+# Ray's own, which are not ours to mend.
+ITS_WARNINGS = [
+    pytest.mark.filterwarnings(f"ignore::{kind}")
+    for kind in (
+        "ResourceWarning",
+        "DeprecationWarning",
+        "FutureWarning",
+        "pytest.PytestUnraisableExceptionWarning",
+    )
+]
+
+
+@contextmanager
+def cluster() -> Iterator[Any]:
+    """A cluster that this process is connected to, with its head only; `add_node(**NODE)` adds another."""
+    try:
+        import ray
+        from ray.cluster_utils import Cluster
+    except ModuleNotFoundError:
+        skip_or_fail("the extra ray is not installed: pip install 'edgepipe[ray]'")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    passed_on = {name: os.environ[name] for name in ("EDGEPIPE_HOME",) if name in os.environ}
+    ray.init(
+        address=made.address,
+        namespace="edgepipe",
+        log_to_driver=False,
+        configure_logging=False,
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT), **passed_on}},
+    )
+    yield made
+    ray.shutdown()
+    made.shutdown()
