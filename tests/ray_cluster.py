@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -14,6 +15,12 @@ from tests.requirements_for_tests import skip_or_fail
 
 ROOT = Path(__file__).parent.parent
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+# A node that does not answer is gone sooner than usual.
+SOON = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 3,
+}
 # Ray's own, which are not ours to mend.
 ITS_WARNINGS = [
     pytest.mark.filterwarnings(f"ignore::{kind}")
@@ -34,16 +41,12 @@ def cluster() -> Iterator[Any]:
         from ray.cluster_utils import Cluster
     except ModuleNotFoundError:
         skip_or_fail("the extra ray is not installed: pip install 'edgepipe[ray]'")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-    passed_on = {name: os.environ[name] for name in ("EDGEPIPE_HOME",) if name in os.environ}
-    ray.init(
-        address=made.address,
-        namespace="edgepipe",
-        log_to_driver=False,
-        configure_logging=False,
-        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT), **passed_on}},
-    )
-    yield made
-    ray.shutdown()
-    made.shutdown()
+    # What its processes get from this one.
+    ours = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+    with mock.patch.dict(os.environ, ours):
+        head = {**NODE, "include_dashboard": False, "_system_config": SOON}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        ray.init(address=made.address, namespace="edgepipe", log_to_driver=False, configure_logging=False)
+        yield made
+        ray.shutdown()
+        made.shutdown()

@@ -7,10 +7,11 @@ started anew on another; what it was at counts as lost with its lease, and is do
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -27,10 +28,12 @@ NAMESPACE = "edgepipe"
 # How often it is looked whether an answer is still wanted, and how long one is waited for that is not.
 LOOK_EVERY_S = 1.0
 PATIENCE_S = 30.0
+# How many times an actor is asked, so often, while it is started anew elsewhere.
+TRIES = 300
 
 
 def ready() -> None:
-    """Connect to the cluster that RAY_ADDRESS names, else start one on this machine, unless there is a connection.
+    """Connect to the cluster that RAY_ADDRESS names, or that runs here, else start one, unless there is a connection.
     Raises `UserError` where Ray is missing, or no cluster is there."""
     ray = _ray()
     if ray.is_initialized():
@@ -41,9 +44,9 @@ def ready() -> None:
         ray.init(namespace=NAMESPACE, log_to_driver=False, include_dashboard=False, configure_logging=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = os.environ.get("RAY_ADDRESS", "this machine")
-        raise UserError(
-            f"no Ray cluster at {where}: {error}; correct RAY_ADDRESS, or leave it out"
-        ) from error
+        why = _first_line(error)
+        raise UserError(f"no Ray cluster at {where}: {why}; correct RAY_ADDRESS, or leave it out") from error
+    _keep_standard_output_clear(ray)
 
 
 def run(farm: Farm, jobs: Sequence[Job]) -> list[Outcome]:
@@ -51,8 +54,9 @@ def run(farm: Farm, jobs: Sequence[Job]) -> list[Outcome]:
     which have this edgepipe and reach the devices. A station that is `here` is left to this one."""
     ready()
     ray, stop, ours = _ray(), threading.Event(), holder()
+    nodes = itertools.cycle([node["NodeID"] for node in ray.nodes() if node["Alive"]])
     away = {
-        station.device: _Away(ray, station, f"{station.device}:{ours}", stop)
+        station.device: _Away(ray, station, f"{station.device}:{ours}", nodes, stop)
         for station in farm.stations.values()
         if not station.here
     }
@@ -98,24 +102,30 @@ class Attendant:
 class _Away:
     """A device's actor, as the controller has it; there is none before the first question."""
 
-    def __init__(self, ray: Any, station: Station, name: str, stop: threading.Event) -> None:
+    def __init__(
+        self, ray: Any, station: Station, name: str, nodes: Iterator[str], stop: threading.Event
+    ) -> None:
         self._ray = ray
         self._station = station
         self._name = name
         self._stop = stop
+        self._node = next(nodes)
         self._made: Any = None
 
     def check(self) -> None:
         """Raises `TargetError` as the station's own, `UserError` where no machine can attend to the device."""
-        # Asked again by Ray itself, while the actor is started anew elsewhere.
-        asked = self._actor.check.options(max_task_retries=-1).remote(self._station.check)
-        try:
-            self._answer(asked, self._stop)
-        except self._gone as error:
-            raise UserError(
-                f"{self._station.device}: no machine of the Ray cluster can attend to it: {_first_line(error)}; "
-                "expected this edgepipe on each of them"
-            ) from error
+        for _ in range(TRIES):
+            try:
+                self._answer(self._actor.check.remote(self._station.check), self._stop)
+                return
+            except self._gone as error:
+                why = error
+                if getattr(error, "actor_init_failed", False) or self._stop.wait(LOOK_EVERY_S):
+                    break
+        raise UserError(
+            f"{self._station.device}: no machine of the Ray cluster can attend to it: {_first_line(why)}; "
+            "expected this edgepipe on each of them"
+        )
 
     def run(self, act: Callable[[Hold], T], hold: Hold) -> T:
         """What `act` returns there. Where the machine is lost so is the hold; raises `TargetError` then."""
@@ -138,16 +148,18 @@ class _Away:
     @property
     def _actor(self) -> Any:
         if self._made is None:
-            # It waits for its device, most of the time: a machine has room for many. Beside what is done there is
-            # room for `lose`, and for what nobody waits for any more.
-            options = {
-                "num_cpus": 0,
-                "max_restarts": -1,
-                "max_concurrency": 4,
-                "scheduling_strategy": "SPREAD",
-            }
-            named = self._ray.remote(**options)(Attendant).options(name=self._name, namespace=NAMESPACE)
-            self._made = named.remote()
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+            made = self._ray.remote(
+                # It waits for its device, most of the time: a machine has room for many.
+                num_cpus=0,
+                # Each machine has as many; those of one that dies are started anew on any.
+                scheduling_strategy=NodeAffinitySchedulingStrategy(self._node, soft=True),
+                max_restarts=-1,
+                # What is done there, `lose`, and what nobody waits for any more.
+                max_concurrency=4,
+            )(Attendant)
+            self._made = made.options(name=self._name, namespace=NAMESPACE).remote()
         return self._made
 
     @property
@@ -168,6 +180,21 @@ class _Away:
             return self._ray.get(asked)
         except self._ray.exceptions.RayTaskError as error:
             raise (error.cause or error) from error
+
+
+def _keep_standard_output_clear(ray: Any) -> None:
+    """Results go there, and Ray has no setting by which what it tells of lost machines, at length, goes elsewhere."""
+    worker = ray._private.worker
+    said = worker.print_to_stdstream
+
+    def on_standard_error(data: dict[str, Any], *rest: Any, **more: Any) -> None:
+        said(
+            {**data, "lines": [line.partition("\n")[0] for line in data["lines"]], "is_err": True},
+            *rest,
+            **more,
+        )
+
+    worker.print_to_stdstream = on_standard_error
 
 
 def _first_line(error: Exception) -> str:
