@@ -5,7 +5,7 @@ RUN    ?= runs/latest
 NIGHTLY ?= nightly.yaml
 BIN    := .venv/bin
 
-.PHONY: deploy nightly acceptance report test test-devices check bench devices devices-down clean help
+.PHONY: deploy nightly acceptance report test test-devices test-ray check bench devices devices-down clean help
 .DEFAULT_GOAL := help
 
 deploy: .venv/ready          ## train, prune, convert, deploy, measure, judge: PLAN=pipeline.yaml TARGET=local HOST=
@@ -26,11 +26,15 @@ devices: .venv/ready         ## start the emulated devices (needs root, qemu-use
 devices-down: .venv/ready    ## end them; nothing of them stays
 	@$(BIN)/edgepipe devices down
 
-test: .venv/ready-to-test    ## every test that needs no emulated device
-	$(BIN)/python -m pytest -m "not device" --numprocesses auto --maxprocesses 4 --dist loadfile
+test: .venv/ready-to-test    ## every test that needs neither an emulated device nor Ray
+	$(BIN)/python -m pytest -m "not device and not ray" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-devices: .venv/ready-to-test  ## the tests on emulated devices
 	$(BIN)/python -m pytest -m device
+
+test-ray: .venv/ready-to-test  ## the tests on a Ray cluster, which installs Ray
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,ray]'
+	$(BIN)/python -m pytest -m ray
 
 check: .venv/ready-to-test   ## ruff, mypy --strict, and the tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(MAKE) test

@@ -37,7 +37,7 @@ def cluster() -> Iterator[Any]:
         yield made
 
 
-@pytest.fixture(params=["local", "ray"])
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])
 def engine(request: pytest.FixtureRequest) -> Engine:
     if request.param == "ray":
         request.getfixturevalue("cluster")
@@ -176,6 +176,7 @@ def until_lost(begun: Path, hold: Hold) -> dict[str, Any]:
     return {"token": hold.lease.token}
 
 
+@pytest.mark.ray
 def test_a_node_that_is_killed_costs_only_what_was_under_way(cluster: Any, url: str, log: Path) -> None:
     import ray
 

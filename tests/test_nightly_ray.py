@@ -123,6 +123,7 @@ def port(farm: Workspace, board: str) -> int:
     return int(said["ssh"]["port"])
 
 
+@pytest.mark.ray
 def test_a_night_of_which_a_node_dies_is_green(
     farm: Workspace, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
