@@ -42,7 +42,7 @@ def cluster() -> Iterator[Any]:
     except ModuleNotFoundError:
         skip_or_fail("the extra ray is not installed: pip install 'edgepipe[ray]'")
     # What its processes get from this one.
-    ours = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+    ours = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
     with mock.patch.dict(os.environ, ours):
         head = {**NODE, "include_dashboard": False, "_system_config": SOON}
         made = Cluster(initialize_head=True, head_node_args=head)

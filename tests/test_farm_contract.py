@@ -24,6 +24,7 @@ from pipeline.farm.station import Station
 from targets.device import DeviceBusy
 from targets.errors import TargetError
 from tests import ray_cluster
+from tests.loopback_sshd import free_port
 from tests.ray_cluster import ITS_WARNINGS, NODE
 
 AT_ONCE = Policy(retry_s=0, probation_s=0, quarantines=1)
@@ -226,3 +227,18 @@ def test_without_ray_the_engine_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'edgepipe\[ray\]'"):
         engine.run(Farm(url, {}, lambda job, hold: {}), [])
+
+
+@pytest.mark.ray
+def test_where_no_cluster_is_the_engine_says_so_at_once(
+    monkeypatch: pytest.MonkeyPatch, cluster: Any
+) -> None:
+    import ray
+
+    from pipeline.farm.engines import ray as engine
+
+    nowhere = f"127.0.0.1:{free_port()}"
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", nowhere)
+    with pytest.raises(UserError, match=f"no Ray cluster at {nowhere}: .*refused; correct RAY_ADDRESS"):
+        engine.ready()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,14 +39,16 @@ def ready() -> None:
     ray = _ray()
     if ray.is_initialized():
         return
+    where = os.environ.get("RAY_ADDRESS", "")
     # Nobody is told that it is used.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
+        _knock(where)
         ray.init(namespace=NAMESPACE, log_to_driver=False, include_dashboard=False, configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        where = os.environ.get("RAY_ADDRESS", "this machine")
-        why = _first_line(error)
-        raise UserError(f"no Ray cluster at {where}: {why}; correct RAY_ADDRESS, or leave it out") from error
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise UserError(
+            f"no Ray cluster at {where or 'this machine'}: {_first_line(error)}; correct RAY_ADDRESS, or leave it out"
+        ) from error
     _keep_standard_output_clear(ray)
 
 
@@ -180,6 +183,13 @@ class _Away:
             return self._ray.get(asked)
         except self._ray.exceptions.RayTaskError as error:
             raise (error.cause or error) from error
+
+
+def _knock(where: str) -> None:
+    """Ray itself asks for minutes where nobody is. Raises `OSError`."""
+    host, _, port = where.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
 
 
 def _keep_standard_output_clear(ray: Any) -> None:
