@@ -32,7 +32,7 @@ from tests.ray_cluster import ITS_WARNINGS, NODE
 from tests.workspace import Workspace
 
 pytestmark = ITS_WARNINGS
-BOARDS = [f"board-{number}" for number in range(4)]
+BOARDS = [f"board-{number}" for number in range(3)]
 NIGHTLY = f"""
 name: small
 engine: ENGINE
@@ -136,7 +136,7 @@ def test_a_night_of_which_a_node_dies_is_green(
     assert accepted.code == 0, accepted.err
     doomed = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
-    second = new_night(farm, "ray", repetitions=6)
+    second = new_night(farm, "ray", repetitions=5)
     with ThreadPoolExecutor() as pool:
         killing = pool.submit(kill_when_measuring, cluster, doomed, farm)
         found = second.run()
