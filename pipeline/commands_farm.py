@@ -184,7 +184,7 @@ def list_accepted(url: HistoryUrl = "", as_json: Json = False) -> None:
 
 @farm.command("status")
 def farm_status(
-    device: Annotated[str, typer.Option("--device", help="Only of this device.")] = "",
+    device: Annotated[str, typer.Option("--device", help="Only of this device, or target.")] = "",
     last: Annotated[int, typer.Option("--last", min=0, help="At most so many events, the newest.")] = 20,
     url: HistoryUrl = "",
     as_json: Json = False,
@@ -194,7 +194,7 @@ def farm_status(
     from pipeline.reports import farm_status as tables
 
     with _farm(url) as leases:
-        found = overview.document(leases, last, device)
+        found = overview.document(leases, last, _device(leases, device) if device else "")
     nothing = "no device was ever lent, or none of this name"
     show(found, as_json, *(tables.tables(found) if found["devices"] else [nothing]))
 
@@ -206,13 +206,10 @@ def farm_restore(
     as_json: Json = False,
 ) -> None:
     """Hold nothing against a device any more that was put aside: it is tried again at once."""
-    from pipeline import locate
     from pipeline.farm import overview
-    from targets.target import device_of
 
     with _farm(url) as leases:
-        if device not in overview.known(leases):
-            device = device_of(locate.read_target(device))
+        device = _device(leases, device)
         restored = overview.restore(leases, device)
     said = "is tried again at once" if restored else "nothing was held against it"
     show({"device": device, "restored": restored}, as_json, f"{device}: {said}")
@@ -224,3 +221,12 @@ def _farm(url: str) -> Iterator[Leases]:
 
     with contextlib.closing(open_farm(url or None)) as database:
         yield Leases(database)
+
+
+def _device(leases: Leases, name: str) -> str:
+    """A device by its own name, or by a target's."""
+    from pipeline import locate
+    from pipeline.farm import overview
+    from targets.target import device_of
+
+    return name if name in overview.known(leases) else device_of(locate.read_target(name))

@@ -125,7 +125,7 @@ def failed(target: TargetBase, error: str, code: ExitCode, known: Mapping[str, A
 def settings(target: TargetBase) -> dict[str, Any]:
     """What the result tells of a target's file: all but how it is reached and switched."""
     return target.model_dump(
-        mode="json", include=set(TargetBase.model_fields) - {"transport", "emulated", "power"}
+        mode="json", include=set(TargetBase.model_fields) - {"transport", "emulated", "power", "labgrid"}
     )
 
 

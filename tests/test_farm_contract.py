@@ -26,6 +26,7 @@ from targets.errors import TargetError
 from tests import ray_cluster
 from tests.loopback_sshd import free_port
 from tests.ray_cluster import ITS_WARNINGS, NODE
+from tests.waiting import awaited
 
 AT_ONCE = Policy(retry_s=0, probation_s=0, quarantines=1)
 Engine = Callable[[Farm, list[Job]], list[Outcome]]
@@ -164,8 +165,7 @@ def test_a_lease_that_is_lost_ends_what_is_under_way(engine: Engine, url: str, t
 
 
 def lost_once_begun(begun: Path, hold: Hold) -> None:
-    while not begun.exists():
-        pass
+    awaited(begun.exists)
     hold.lose()
 
 
@@ -191,8 +191,7 @@ def test_a_node_that_is_killed_costs_only_what_was_under_way(cluster: Any, url: 
         return hold.run(functools.partial(hanging_elsewhere, head, log, job))
 
     def kill() -> None:
-        while not list(log.glob("hanging-*")):
-            pass
+        awaited(lambda: list(log.glob("hanging-*")))
         cluster.remove_node(doomed, allow_graceful=False)
 
     killer = threading.Thread(target=kill)

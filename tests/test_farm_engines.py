@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -303,3 +304,46 @@ def test_what_a_power_switch_said_is_in_the_events(url: str) -> None:
 def test_outcomes_are_plain_data(url: str) -> None:
     found = local.run(Farm(url, stations(1), Done()), jobs(1, 1))
     assert json.loads(json.dumps(asdict(found[0])))["result"] == {"squared": 0, "token": 1}
+
+
+def test_a_check_that_fails_because_the_lease_was_lost_is_held_against_nothing(url: str) -> None:
+    """Another may have the device by then: it is not switched off and on."""
+    checked: list[str] = []
+    cycled: list[Hold] = []
+    held: list[Hold] = []
+
+    @contextlib.contextmanager
+    def reserved(hold: Hold) -> Iterator[None]:
+        held.append(hold)
+        yield
+
+    def check() -> None:
+        checked.append("")
+        if len(checked) == 1:
+            held[0].lose()
+            raise TargetError("board-0: the connection broke")
+
+    policy = Policy(retry_s=0, probation_s=0, patience=1, quarantines=1)
+    found = local.run(
+        Farm(
+            url,
+            stations(1, check, power_cycle=cycled.append, reserved=reserved),
+            lambda job, hold: {},
+            policy,
+        ),
+        jobs(1, 1),
+    )
+    assert [(each.state, each.failures) for each in found] == [("done", 0)]
+    assert not cycled and noted(url) == []
+
+
+def test_a_device_that_nobody_can_attend_to_fails_its_own_jobs_alone(url: str) -> None:
+    def check() -> None:
+        raise UserError("no machine can attend to it")
+
+    given = {"board-0": Station("board-0", check), "board-1": Station("board-1", fit)}
+    found = local.run(Farm(url, given, lambda job, hold: {}, AT_ONCE), jobs(4, 2))
+    assert [(each.state, each.error) for each in found] == [
+        ("failed", "no machine can attend to it"),
+        ("done", None),
+    ] * 2

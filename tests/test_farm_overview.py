@@ -92,3 +92,9 @@ def test_the_commands(farm: Leases, url: str, capsys: pytest.CaptureFixture[str]
     assert "nobody answers" in " ".join(capsys.readouterr().out.split())
     assert edgepipe("restore", "board") == {"device": "board", "restored": True}
     assert edgepipe("status")["devices"][0]["failures"] == 0
+    # A target names its device.
+    put_aside(farm, "local: this machine")
+    assert [each["failures"] for each in edgepipe("status", "--device", "local")["devices"]] == [2]
+    assert edgepipe("restore", "local") == {"device": "local: this machine", "restored": True}
+    with pytest.raises(UserError, match="no such target"):
+        edgepipe("restore", "bord")

@@ -29,6 +29,7 @@ from targets.target import TargetBase
 from tests import ray_cluster
 from tests.loopback_sshd import loopback_sshd
 from tests.ray_cluster import ITS_WARNINGS, NODE
+from tests.waiting import awaited
 from tests.workspace import Workspace
 
 pytestmark = ITS_WARNINGS
@@ -95,8 +96,11 @@ def kill_when_measuring(cluster: Any, doomed: Any, farm: Workspace) -> tuple[set
     """Kill a node while it measures on a board; returns those that it measured on, and all that it had."""
     import ray
 
-    while len(actors := ray.util.list_named_actors()) < len(BOARDS):
-        pass
+    def all_of_them() -> list[str]:
+        actors: list[str] = ray.util.list_named_actors()
+        return actors if len(actors) == len(BOARDS) else []
+
+    actors = awaited(all_of_them)
     nodes = {name: ray.get(ray.get_actor(name).__ray_call__.remote(its_node)) for name in actors}
     theirs = {
         board
@@ -105,8 +109,7 @@ def kill_when_measuring(cluster: Any, doomed: Any, farm: Workspace) -> tuple[set
     }
     assert theirs
     outputs = {board: farm.folder / board / "work" / "outputs" for board in theirs}
-    while not (at := {board for board, folder in outputs.items() if list(folder.glob("*.npy"))}):
-        pass
+    at = awaited(lambda: {board for board, folder in outputs.items() if list(folder.glob("*.npy"))})
     cluster.remove_node(doomed, allow_graceful=False)
     return at, theirs
 

@@ -30,6 +30,11 @@ class Hold:
         self._ends: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
+    @property
+    def lasts(self) -> bool:
+        """Whether the lease is ours, and will be for as long as a few questions take."""
+        return self.ours and time.monotonic() - self.renewed < self.lease.ttl_s / 2
+
     def run(self, act: Callable[[Hold], T]) -> T:
         """What `act` returns, done here, or by the machine that attends to the device.
 

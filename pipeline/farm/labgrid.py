@@ -76,8 +76,8 @@ class Place:
             finally:
                 ended.set()
                 keeper.join()
-                # The farm's next controller goes on with it where the lease is that one's by now.
-                if hold.ours:
+                # The farm's next controller goes on with it where the lease is, or soon will be, that one's.
+                if hold.lasts:
                     with contextlib.suppress(TargetError):
                         lab.release(self.name, owner)
                         lab.cancel(token)
@@ -116,7 +116,8 @@ def _keep(lab: Coordinator, token: str, hold: Hold, ended: threading.Event) -> N
         asked = time.monotonic()
         try:
             found = lab.poll(token)
-        except TargetError:
+        except Exception:
+            # Whatever it is, the place ends with the reservation.
             if time.monotonic() - heard < LEAVE_AFTER_S:
                 continue
             found = None

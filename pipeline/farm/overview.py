@@ -81,11 +81,13 @@ def restore(farm: Leases, device: str) -> bool:
     if device not in (there := known(farm)):
         raise UserError(f"{device}: no device that this farm knows; {suggest(device, there)}")
     with farm.database.writing() as connection:
+        # First, as by all who change how a device stands.
+        token = locked(connection, device).token
         row = health.standing(connection, device)
         if row is None or not row.failures:
             return False
         health.forget(connection, device)
-        note(connection, device, "restored", locked(connection, device).token, _who(), "by hand")
+        note(connection, device, "restored", token, _who(), "by hand")
     return True
 
 

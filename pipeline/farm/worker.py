@@ -97,6 +97,8 @@ class Worker:
                 self._station.check()
             except TargetError as error:
                 return self._device_failed(hold, error)
+            except UserError as error:
+                return self._not_had(hold, error)
             job = self._insist(lambda: self._queue.take(hold.lease))
             if job is None or not self._do(hold, job):
                 return
@@ -111,8 +113,6 @@ class Worker:
             self._insist(lambda: self._queue.postponed(hold.lease, job, text))
             return False
         except TargetError as error:
-            if hold.lost.is_set():
-                raise LeaseLost(f"{job.device}: its lease was lost during {job.key}") from error
             self._device_failed(hold, error, job)
             return False
         except UserError as error:
@@ -123,6 +123,9 @@ class Worker:
         return True
 
     def _device_failed(self, hold: Hold, error: TargetError, job: Job | None = None) -> None:
+        if hold.lost.is_set():
+            # Another's device by now, perhaps: neither is anything held against it, nor is it switched.
+            raise LeaseLost(f"{hold.lease.device}: its lease was lost meanwhile") from error
         became = self._insist(lambda: self._queue.device_failed(hold.lease, str(error), job))
         if became and self._station.power_cycle is not None:
             try:

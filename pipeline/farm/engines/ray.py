@@ -7,8 +7,11 @@ started anew on another; what it was at counts as lost with its lease, and is do
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import re
+import signal
 import socket
 import threading
 import time
@@ -42,6 +45,7 @@ def ready() -> None:
     where = os.environ.get("RAY_ADDRESS", "")
     # Nobody is told that it is used.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ending = signal.getsignal(signal.SIGTERM)
     try:
         _knock(where)
         ray.init(namespace=NAMESPACE, log_to_driver=False, include_dashboard=False, configure_logging=False)
@@ -49,6 +53,9 @@ def ready() -> None:
         raise UserError(
             f"no Ray cluster at {where or 'this machine'}: {_first_line(error)}; correct RAY_ADDRESS, or leave it out"
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray has put its own there, which ends the process without a word.
+        signal.signal(signal.SIGTERM, ending)
     _keep_standard_output_clear(ray)
 
 
@@ -77,7 +84,9 @@ def run(farm: Farm, jobs: Sequence[Job]) -> list[Outcome]:
         return local.run(replace(farm, stations=stations, work=work), jobs, stop)
     finally:
         for each in away.values():
-            each.end()
+            # Where the connection is gone, they are; what is raised here would hide why it ends.
+            with contextlib.suppress(Exception):
+                each.end()
 
 
 class Attendant:
@@ -126,7 +135,7 @@ class _Away:
                 if getattr(error, "actor_init_failed", False) or self._stop.wait(LOOK_EVERY_S):
                     break
         raise UserError(
-            f"{self._station.device}: no machine of the Ray cluster can attend to it: {_first_line(why)}; "
+            f"{self._station.device}: no machine of the Ray cluster can attend to it: {_last_line(why)}; "
             "expected this edgepipe on each of them"
         )
 
@@ -166,9 +175,10 @@ class _Away:
         return self._made
 
     @property
-    def _gone(self) -> tuple[type[Exception], ...]:
-        errors = self._ray.exceptions
-        return errors.RayActorError, errors.ObjectLostError
+    def _gone(self) -> type[Exception]:
+        """All that Ray itself raises: a machine is lost, its memory is short, it cannot read what it is sent."""
+        gone: type[Exception] = self._ray.exceptions.RayError
+        return gone
 
     def _answer(self, asked: Any, unwanted: threading.Event) -> Any:
         """An actor's answer, or what it raised; `TargetError` where it does not come and is not wanted any more."""
@@ -195,7 +205,10 @@ def _knock(where: str) -> None:
 def _keep_standard_output_clear(ray: Any) -> None:
     """Results go there, and Ray has no setting by which what it tells of lost machines, at length, goes elsewhere."""
     worker = ray._private.worker
-    said = worker.print_to_stdstream
+    said = getattr(worker, "print_to_stdstream", None)
+    if said is None:
+        # A release that has it elsewhere: what it tells is then among the results.
+        return
 
     def on_standard_error(data: dict[str, Any], *rest: Any, **more: Any) -> None:
         said(
@@ -205,6 +218,12 @@ def _keep_standard_output_clear(ray: Any) -> None:
         )
 
     worker.print_to_stdstream = on_standard_error
+
+
+def _last_line(error: Exception) -> str:
+    """Of what was raised on another machine, below how it came to that, in colours."""
+    lines = re.sub("\x1b\\[[0-9;]*m", "", str(error)).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
 
 
 def _first_line(error: Exception) -> str:
