@@ -19,6 +19,7 @@ from pipeline.farm.leases import DeviceTaken, Lease, LeaseLost
 from pipeline.one_target import Turns
 from pipeline.plan import MeasureSection
 from pipeline.progress import Progress
+from pipeline.stages.measure import BrokenOff, Session
 from targets.device import DeviceBusy, JobFailed
 from targets.errors import NotReached, TargetError
 
@@ -33,6 +34,7 @@ from targets.errors import NotReached, TargetError
         DeviceTaken("ann has it"),
         LeaseLost("it has ended"),
         PlaceTaken("ann has the place"),
+        BrokenOff(TargetError("the cable came off", "put it on"), Session({}, {}, {"before": {}}, {})),
         UserError("prune.sparsity: expected a share", "and another"),
     ],
     ids=lambda error: type(error).__name__,

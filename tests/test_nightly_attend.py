@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,6 @@ from pipeline.farm.station import Station
 from pipeline.history.database import writing
 from pipeline.locate import read_plan, read_target
 from pipeline.result import TargetResult
-from pipeline.stages.measure import BrokenOff, Session
-from targets.device import DeviceBusy
-from targets.errors import NotReached, TargetError
 from tests.farm_for_tests import each_database, postgres_socket
 from tests.workspace import Workspace
 
@@ -162,24 +158,3 @@ def test_a_target_that_is_silent_is_waited_for_and_its_power_switched(tmp_path: 
     broken = board.model_copy(update={"power": ()})
     later = Attendance("night-2", night.url, policy, night.measure)
     assert "out of order" in later.knock({"board": broken})["board"]
-
-
-def test_a_target_arrives_in_another_process_as_it_was(home: Path) -> None:
-    target = read_target("rpi4")
-    again = pickle.loads(pickle.dumps(target))
-    assert again == target and type(again) is type(target)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        TargetError("the cable came off", "put it on"),
-        NotReached("nobody answers"),
-        DeviceBusy("another job has the device", "locked"),
-        BrokenOff(TargetError("the cable came off", "put it on"), Session({}, {}, {"before": {}}, {})),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_an_error_arrives_in_another_process_as_it_was(error: TargetError) -> None:
-    again = pickle.loads(pickle.dumps(error))
-    assert type(again) is type(error) and str(again) == str(error) and vars(again) == vars(error)
