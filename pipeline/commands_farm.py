@@ -205,13 +205,13 @@ def farm_restore(
     url: HistoryUrl = "",
     as_json: Json = False,
 ) -> None:
-    """Hold nothing against a device any more that was put aside: it is tried again at once."""
+    """Hold nothing against a device any more that was put aside: it is tried again within seconds."""
     from pipeline.farm import overview
 
     with _farm(url) as leases:
         device = _device(leases, device)
         restored = overview.restore(leases, device)
-    said = "is tried again at once" if restored else "nothing was held against it"
+    said = "is tried again within seconds" if restored else "nothing was held against it"
     show({"device": device, "restored": restored}, as_json, f"{device}: {said}")
 
 

@@ -30,3 +30,8 @@ class DataMisfit(UserError):
 
 class Disagreement(Exception):
     """The sparse file does not answer as its dense twin: a failed run, exit code 1."""
+
+
+def first_line(error: BaseException | None) -> str:
+    """What an error of somebody else's says first, or its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

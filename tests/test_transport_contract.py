@@ -7,8 +7,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +21,7 @@ from targets.errors import TargetError
 from targets.transports import Transport
 from tests.loopback_adb import loopback_adb
 from tests.loopback_sshd import loopback_sshd
+from tests.waiting import awaited
 
 NASTY_NAMES = [
     "two words",
@@ -72,16 +72,6 @@ def transport(way: Way) -> Iterator[Transport]:
     connected = way.connect()
     yield connected
     connected.close()
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    """Whether `condition` came true before a generous deadline."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def has_ended(process: int) -> bool:
@@ -233,7 +223,7 @@ def test_a_deadline_ends_the_command_and_what_it_started(transport: Transport) -
         transport.run(["sh", "-c", script], deadline_s=2, on_line=processes.append)
     assert len(processes) == 2
     for process in processes:
-        assert until(lambda process=process: has_ended(int(process)))
+        assert awaited(lambda process=process: has_ended(int(process)))
 
 
 def test_an_error_of_the_listener_ends_the_command(transport: Transport) -> None:
@@ -242,7 +232,7 @@ def test_an_error_of_the_listener_ends_the_command(transport: Transport) -> None
 
     with pytest.raises(LookupError) as caught:
         transport.run(["sh", "-c", "echo $$; exec sleep 600"], deadline_s=60, on_line=refuse)
-    assert until(lambda: has_ended(int(str(caught.value))))
+    assert awaited(lambda: has_ended(int(str(caught.value))))
 
 
 def test_standard_input_stays_open_after_the_last_byte(transport: Transport) -> None:
@@ -265,9 +255,9 @@ def test_standard_input_ends_with_the_host(way: Way, tmp_path: Path) -> None:
     module = f"targets.transports.{way.name}"
     argv = [sys.executable, "-c", host, module, way.options.model_dump_json(), *command]
     with subprocess.Popen(argv, cwd=Path(__file__).parent.parent) as process:
-        assert until((tmp_path / "ended.started").exists)
+        assert awaited((tmp_path / "ended.started").exists)
         process.kill()
-    assert until((tmp_path / "ended").exists)
+    assert awaited((tmp_path / "ended").exists)
 
 
 def test_close_is_harmless_twice(way: Way) -> None:
@@ -290,10 +280,10 @@ def test_close_ends_the_command_that_another_thread_waits_for(way: Way) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(wait)
-        assert until(lambda: len(processes) == 2)
+        assert awaited(lambda: len(processes) == 2)
         connected.close()
         assert "clos" in waiting.result() or "lost" in waiting.result()
     for process in processes:
-        assert until(lambda process=process: has_ended(int(process)))
+        assert awaited(lambda process=process: has_ended(int(process)))
     with pytest.raises(TargetError):
         connected.run(["true"], deadline_s=10)

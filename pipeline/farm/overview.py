@@ -76,8 +76,10 @@ def happened(farm: Leases, last: int, device: str = "") -> list[dict[str, Any]]:
 
 
 def restore(farm: Leases, device: str) -> bool:
-    """Forget what is held against a device, so that it is tried at once; False where nothing was. Raises `UserError`
-    for one that the farm does not know."""
+    """Forget what is held against a device, so that its next job that is due is tried; False where nothing was.
+
+    Raises `UserError` for one that the farm does not know.
+    """
     if device not in (there := known(farm)):
         raise UserError(f"{device}: no device that this farm knows; {suggest(device, there)}")
     with farm.database.writing() as connection:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.history.migrations import Schema, migrate
 from pipeline.history.turns import Turns
 from targets.places import state_folder
@@ -122,7 +122,7 @@ def _told(where: str) -> Iterator[None]:
     except DBAPIError as error:
         away = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
         raise (DatabaseAway if away else UserError)(
-            f"the history at {where}: {_first_line(error.orig)}; --history or ${VARIABLE} names another"
+            f"the history at {where}: {first_line(error.orig)}; --history or ${VARIABLE} names another"
         ) from error
 
 
@@ -189,7 +189,3 @@ def _prepare(connection: sqlite3.Connection, record: object) -> None:
     # What was committed is on the disk, also where the power goes.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _first_line(error: BaseException | None) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

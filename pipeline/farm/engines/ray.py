@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.farm.engines import Farm, holder, local
 from pipeline.farm.heart import Hold
 from pipeline.farm.leases import Lease
@@ -51,7 +51,7 @@ def ready() -> None:
         ray.init(namespace=NAMESPACE, log_to_driver=False, include_dashboard=False, configure_logging=False)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise UserError(
-            f"no Ray cluster at {where or 'this machine'}: {_first_line(error)}; correct RAY_ADDRESS, or leave it out"
+            f"no Ray cluster at {where or 'this machine'}: {first_line(error)}; correct RAY_ADDRESS, or leave it out"
         ) from error
     if threading.current_thread() is threading.main_thread():
         # Ray has put its own there, which ends the process without a word.
@@ -224,10 +224,6 @@ def _last_line(error: Exception) -> str:
     """Of what was raised on another machine, below how it came to that, in colours."""
     lines = re.sub("\x1b\\[[0-9;]*m", "", str(error)).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _ray() -> Any:
