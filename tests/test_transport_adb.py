@@ -26,7 +26,7 @@ from targets.transports import adb
 from tests.loopback_adb import ROOT, adb_server, loopback_adb, phone
 from tests.loopback_sshd import free_port
 from tests.requirements_for_tests import skip_or_fail
-from tests.test_transport_contract import until
+from tests.waiting import awaited
 
 LISTING = "R58M1234               {state} usb:1-2 product:o1s model:SM_G991B device:o1s transport_id:1\n"
 FEATURES = "host-serial:R58M1234:features"
@@ -310,10 +310,10 @@ def test_a_file_cut_off_does_not_stay(options: adb.Options, tmp_path: Path) -> N
     with subprocess.Popen(argv, cwd=ROOT) as process, (tmp_path / "source").open("wb") as endless:
         endless.write(bytes(1 << 20))
         endless.flush()
-        assert until(lambda: folder.is_dir() and any(folder.iterdir()))
+        awaited(lambda: folder.is_dir() and any(folder.iterdir()))
         process.kill()
         process.wait()
-    assert until(lambda: not list(folder.iterdir()))
+    awaited(lambda: not list(folder.iterdir()))
 
 
 def test_a_folder_that_is_not_there_is_said(options: adb.Options) -> None:
