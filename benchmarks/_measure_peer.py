@@ -12,7 +12,7 @@ from targets.places import state_folder
 
 # The runtime of the bundle that the agent is given, see targets/provisioning/runtimes.py.
 PEER = "ai-edge-litert==2.3.0"
-ARGUMENTS = ("--num_threads", "1", "--warmup_runs", "50", "--num_runs")
+ARGUMENTS = ("--num_threads", "1", "--warmup_runs", "20", "--num_runs")
 DEADLINE_S = 300.0
 
 

@@ -69,8 +69,9 @@ def test_what_was_measured_by_other_code_is_measured_anew(monkeypatch: pytest.Mo
 
 
 def test_the_peer_of_another_version_has_another_environment(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("EDGEPIPE_HOME", str(tmp_path))
     made = []
     for version in ("1", "2"):
         monkeypatch.setattr(peer, "PEER", f"pip=={version}")
@@ -137,10 +138,10 @@ def beside_the_peer(share: float, noise: float) -> list[dict[str, Any]]:
         {
             "state": "valid",
             "ours": {
-                name: {"medians_ns": {"model": [share * 5e6 * np.exp(noise * random.normal())] * 2}}
+                name: [{"medians_ns": {"model": [share * 5e6 * np.exp(noise * random.normal())] * 2}}] * 2
                 for name in "ab"
             },
-            "theirs": {name: [5.0, 5.0] for name in "ab"},
+            "theirs": {name: [5.0] * 4 for name in "ab"},
         }
         for _ in range(40)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import Any
 from pipeline.errors import ExitCode, UserError
 from pipeline.farm.engines import Farm, engine
 from pipeline.farm.heart import Hold
+from pipeline.farm.leases import Leases, open_farm
 from pipeline.farm.policy import Policy
-from pipeline.farm.queue import Job
+from pipeline.farm.queue import Job, Queue
 from pipeline.farm.session import NightlyJob
 from pipeline.farm.station import Station, station_of
 from pipeline.farm.worker import Work
@@ -85,6 +87,11 @@ class Attendance:
             why = self.told(error)
             ours = {job.key: said.get(job.key, why) for job in wanted}
             return {key: why for key, why in ours.items() if why is not None}
+        except BaseException:
+            # The jobs are this night's alone: nobody else would ever take them.
+            with contextlib.suppress(Exception), contextlib.closing(open_farm(self.url)) as database:
+                Queue(Leases(database), self.policy, self.night).withdraw("its night was interrupted")
+            raise
         return {each.key: each.error or "" for each in ended if each.state != "done"}
 
     def _work(self, jobs: Mapping[str, NightlyJob]) -> Work:

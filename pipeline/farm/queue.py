@@ -99,6 +99,7 @@ class Queue:
         self.only = only
         self.policy = policy or Policy()
         self._database = leases.database
+        self._ours = jobs.c.owner == only if only is not None else true()
         # Of each device the last lease under which that was done.
         self._taken_up: dict[str, int] = {}
 
@@ -156,8 +157,7 @@ class Queue:
             became = health.failed(connection, lease, error, self.policy, now)
             if became == "given up":
                 # Another's jobs are for its own controller to give up.
-                ours = jobs.c.owner == self.only if self.only is not None else true()
-                waiting = (jobs.c.device == lease.device, jobs.c.state == "queued", ours)
+                waiting = (jobs.c.device == lease.device, jobs.c.state == "queued", self._ours)
                 change = {"state": "failed", "error": f"{lease.device} is out of order: {error}"}
                 connection.execute(update(jobs).where(*waiting).values(change))
         return became
@@ -174,6 +174,12 @@ class Queue:
                 change |= {"state": "queued", "aside_since": now, "aside_until": now + self.policy.busy_s}
             self._end(connection, lease, job, change)
 
+    def withdraw(self, why: str) -> None:
+        """Give up all that would be taken and has not ended, because nobody is left to take it."""
+        left = (jobs.c.state.in_(("queued", "running")), self._ours)
+        with self._database.writing() as connection:
+            connection.execute(update(jobs).where(*left).values(state="failed", error=storable(why)))
+
     def note(self, lease: Lease, what: str, detail: str) -> None:
         """Write down what was done to a device."""
         with self._database.writing() as connection:
@@ -189,7 +195,7 @@ class Queue:
                 select(func.min(case((waits, jobs.c.aside_until), else_=now))).where(
                     jobs.c.device == device,
                     jobs.c.state.in_(("queued", "running")),
-                    jobs.c.owner == self.only if self.only is not None else true(),
+                    self._ours,
                 )
             ).scalar_one()
             aside = health.aside_s(health.standing(connection, device), now)
