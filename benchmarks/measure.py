@@ -1,7 +1,7 @@
 """Can an engineer bet on the agent's numbers? Beside LiteRT's own benchmark, known truths, and faults put in.
 
 Everything runs on this machine as on any target: the agent as shipped, the sessions and the judging of every deploy.
-The machine should have nothing else to do, for half an hour. Resumable: each session's medians and verdict are kept in
+The machine should have nothing else to do, for an hour. Resumable: each session's medians and verdict are kept in
 the state folder, under the digest of the agent's code, of the judging, and of what is measured.
 """
 
