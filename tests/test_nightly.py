@@ -173,20 +173,20 @@ def test_a_crash_loses_no_finished_measurement(farm: Workspace) -> None:
     assert json.loads(result.read_text())["id"] == kept[0]["run"]
 
 
-def waiting(farm: Workspace) -> list[tuple[str | None, int, int]]:
-    """Of each device, by whom it is held, and how many jobs wait or run there."""
+def unended(farm: Workspace) -> list[int]:
+    """How many jobs wait or run on each device."""
     found = farm.run("farm", "status", "--json").json["devices"]
-    return [(each["holder"], *(each["jobs"].get(of, 0) for of in ("queued", "running"))) for each in found]
+    return [sum(each["jobs"].get(state, 0) for state in ("queued", "running")) for each in found]
 
 
 def test_ctrl_c_ends_a_night_with_130_and_leaves_no_job_waiting(farm: Workspace) -> None:
-    before = waiting(farm)
+    before = unended(farm)
     plans = "plans: [{plan: plan.yaml, set: [name=stopped, train.epochs=2]}]\n"
     (farm.folder / "stopped.yaml").write_text(f"{plans}targets: [board]\nrepetitions: 50\n")
     ended = farm.interrupt_at("stopped on board: measure: 1 of", signal.SIGINT, "nightly", "stopped.yaml")
     assert ended.code == 130 and "interrupted" in ended.err
     assert "Traceback" not in ended.err
-    assert waiting(farm) == before
+    assert unended(farm) == before
 
 
 def test_a_deploy_may_be_accepted_too(farm: Workspace) -> None:
