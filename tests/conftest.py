@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from targets.places import state_folder
 # A busy machine is no failure.
 settings.register_profile("edgepipe", deadline=None)
 settings.load_profile("edgepipe")
+
+# Where tests run in the background interrupts are ignored, and what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -87,8 +87,6 @@ class Workspace:
 
     def interrupt_at(self, words: str, number: signal.Signals, *arguments: str) -> Ended:
         """Run the command, and send it a signal when a line of its progress holds `words`."""
-        # Run in the background, these tests ignore interrupts, and what they start would inherit that.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         process = self.start(*arguments)
         assert process.stderr is not None
         seen = []
