@@ -27,7 +27,7 @@ devices-down: .venv/ready    ## end them; nothing of them stays
 	@$(BIN)/edgepipe devices down
 
 test: .venv/ready-to-test    ## every test that needs neither an emulated device nor Ray
-	$(BIN)/python -m pytest -m "not device and not ray" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not device and not ray" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-devices: .venv/ready-to-test  ## the tests on emulated devices
 	$(BIN)/python -m pytest -m device

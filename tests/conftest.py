@@ -18,6 +18,19 @@ settings.load_profile("edgepipe")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Begun first, so that none of them is what the others wait for in the end.
+LONGEST = ("test_labgrid.py", "test_deploy.py", "test_nightly.py")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, for some tests wait: for a lab's clock, for what was started."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def quiet_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
