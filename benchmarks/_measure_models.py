@@ -14,7 +14,7 @@ ROWS, SUMS = 64, 24
 
 
 def beside_the_peer() -> dict[str, bytes]:
-    """Three of eight milliseconds or so, each of other operators, by name; copying their images takes no time."""
+    """Three of eight or nine milliseconds, each of other operators, by name; copying their images takes no time."""
     made = {"convolutions": _convolutions, "depthwise": _depthwise, "1x1 convolutions": _pointwise}
     return {name: make() for name, make in made.items()}
 

@@ -27,7 +27,7 @@ from pipeline.plan import ControlsSection
 from targets.device import Device
 
 PEER_SESSIONS, PEER_RUNS, PEER_WIDTH = 40, 40, 0.02
-# A session of ours is of two processes, so each has four; what drifts over the turns hits both alike.
+# A session of ours is of two processes, so each has four; what drifts steadily hits both alike.
 TURNS = (("theirs", "ours", "theirs", "theirs", "ours", "theirs"), ("ours", *4 * ("theirs",), "ours"))
 SAME, SAME_PAIRS, HELD = 200, 4, (0.905, 0.995)
 SLOWER, SLOWER_PAIRS, FOUND = 50, 12, 0.95
@@ -236,7 +236,7 @@ def clean_row(sessions: Sequence[Record]) -> Row:
 
 
 def disturbed_row(sessions: Sequence[Record]) -> Row:
-    """How many of the peer's models' are: where there are neighbours these are disturbed, and marked with reason."""
+    """How many of the peer's models' are: stated, for where there are neighbours these are disturbed."""
     count = marked("beside litert-benchmark", sessions)
     return Row("beside litert-benchmark, marked", f"{count} of {len(sessions)}", "stated", True)
 

@@ -22,9 +22,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 LONGEST = ("test_labgrid.py", "test_deploy.py", "test_nightly.py")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, for some tests wait: for a lab's clock, for what was started."""
-    return (os.cpu_count() or 1) + 1
+    """One more than there are cores to run on, for some tests wait: for a lab's clock, for what was started."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from benchmarks import _measure_peer as peer
 from benchmarks import _remembered, measure
 from benchmarks._measure_models import WIDER, WIDTH, widened
 from benchmarks._measure_sessions import MADE_BY, ready, this_machine
+from pipeline.plan import MeasureSection
 from pipeline.source_digest import local_sources
 from targets.device import Device
 from tests.workspace import ROOT
@@ -129,6 +131,38 @@ def test_beside_the_peer_the_interval_must_hold_1_and_be_narrow(
     share: float, noise: float, held: bool
 ) -> None:
     assert measure.peer_row(beside_the_peer(share, noise), 40).held is held
+
+
+class Turns:
+    """In place of a device, of litert-benchmark and of a model that takes 5 ms: who took a turn, each time."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+        self.files = {"a": SimpleNamespace(path=Path("a"))}
+
+    def session(self, options: MeasureSection, variants: dict[str, str]) -> dict[str, Any]:
+        self.taken += ["ours"] * options.repetitions
+        return {
+            "state": "suspect",
+            "reasons": ["noise"],
+            "medians_ns": {"model": [5e6] * options.repetitions},
+        }
+
+    def median_ms(self, programs: Path, path: Path, runs: int) -> float:
+        self.taken.append("theirs")
+        return 5.0
+
+
+def test_who_is_held_beside_the_peer_takes_as_many_turns_as_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, found = Turns(), []
+    monkeypatch.setattr(peer, "median_ms", turns.median_ms)
+    for number in range(2):
+        turns.taken.clear()
+        found.append(measure.both({"a": turns}, Path("programs"), number))
+        at = {whose: np.flatnonzero(np.array(turns.taken) == whose) for whose in ("ours", "theirs")}
+        assert len(at["ours"]) == len(at["theirs"]) == 4 and at["ours"].mean() == at["theirs"].mean()
+    assert "1.0000" in measure.peer_row(found, 2).found
+    assert measure.disturbed_row([each for one in found for each in one["ours"]["a"]]).found == "4 of 4"
 
 
 def beside_the_peer(share: float, noise: float) -> list[dict[str, Any]]:

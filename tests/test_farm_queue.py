@@ -236,6 +236,25 @@ def test_who_gives_a_device_up_gives_up_no_job_of_another(queue: Queue, clock: C
     assert state(queue, "b") == ("queued", None) and queue.wait_s("board") == 0
 
 
+def test_what_its_owner_withdraws_nobody_takes(queue: Queue, clock: Clock) -> None:
+    mine = Queue(queue.leases, only="me")
+    queue.submit([Job(key, "board", owner="me") for key in "abc"] + [Job("d", "board", owner="them")])
+    lease = queue.leases.acquire("board", "ann", ttl_s=1e6)
+    mine.done(lease, mine.take(lease), {})
+    running = mine.take(lease)
+    mine.withdraw("interrupted")
+    assert [state(queue, key) for key in "abcd"] == [
+        ("done", None),
+        ("failed", "interrupted"),
+        ("failed", "interrupted"),
+        ("queued", None),
+    ]
+    with pytest.raises(LeaseLost):
+        mine.done(lease, running, {})
+    queue.leases.release(lease)
+    assert queue.take(queue.leases.acquire("board", "bob")) == Job("d", "board", owner="them")
+
+
 def test_what_a_device_says_is_kept_whatever_bytes_are_in_it(queue: Queue, clock: Clock) -> None:
     wanted = [Job(key, "board", priority=-number) for number, key in enumerate("abc")]
     queue.submit(wanted)

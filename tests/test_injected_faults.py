@@ -25,10 +25,9 @@ def device(home: Path) -> Iterator[Device]:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_marked_with_its_reason(name: str, device: Device) -> None:
-    found = judged(device, FAULTS[name])
-    assert any(FAULTS[name].words in reason for reason in found.reasons), found
-    # How grave it is hangs on times, too, which another's work changes; the bench asks that of a quiet machine.
-    assert found.state != "valid"
+    fault, found = FAULTS[name], judged(device, FAULTS[name])
+    assert any(fault.words in reason for reason in found.reasons), found
+    assert found.state in (fault.state, "invalid")
 
 
 @pytest.mark.skipif(waited_ns() is None, reason="this kernel does not count what a thread waits")

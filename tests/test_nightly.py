@@ -181,8 +181,10 @@ def unended(farm: Workspace) -> list[int]:
 
 def test_ctrl_c_ends_a_night_with_130_and_leaves_no_job_waiting(farm: Workspace) -> None:
     before = unended(farm)
-    plans = "plans: [{plan: plan.yaml, set: [name=stopped, train.epochs=2]}]\n"
-    (farm.folder / "stopped.yaml").write_text(f"{plans}targets: [board]\nrepetitions: 50\n")
+    plans = "".join(
+        f"  - {{plan: plan.yaml, set: [name={name}, train.epochs=2]}}\n" for name in ("stopped", "waiting")
+    )
+    (farm.folder / "stopped.yaml").write_text(f"plans:\n{plans}targets: [board]\nrepetitions: 50\n")
     ended = farm.interrupt_at("stopped on board: measure: 1 of", signal.SIGINT, "nightly", "stopped.yaml")
     assert ended.code == 130 and "interrupted" in ended.err
     assert "Traceback" not in ended.err

@@ -138,6 +138,32 @@ def test_a_database_that_refuses_costs_nothing_that_was_measured(tmp_path: Path,
     assert key == "second" and "refused" in why
 
 
+@pytest.mark.parametrize("ends", [RuntimeError("a bug"), KeyboardInterrupt()])
+def test_a_night_that_breaks_off_leaves_no_job_waiting(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, ends: BaseException
+) -> None:
+    url = f"sqlite:///{tmp_path / 'farm.db'}"
+    database = open_farm(url)
+    queue = Queue(Leases(database))
+    queue.submit([Job("theirs", "board", owner="night-0")])
+
+    def broken(farm: Farm, wanted: list[Job]) -> None:
+        queue.submit(wanted)
+        raise ends
+
+    monkeypatch.setattr(local, "run", broken)
+    night = Attendance("night-1", url, Policy(), lambda job, hold, number: NotImplemented)
+    places = {"board": read_target("local")}
+    if isinstance(ends, Exception):
+        assert night.knock(places) == {"board": "a bug"}
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            night.knock(places)
+    found = queue.outcomes(["theirs", "night-1/board"])
+    assert [each.state for each in found] == ["queued", "failed"] and found[1].error
+    database.close()
+
+
 def test_a_target_that_is_silent_is_waited_for_and_its_power_switched(tmp_path: Path, home: Path) -> None:
     cycled = tmp_path / "cycled"
     # Its working folder can be made only once its power has been off.

@@ -85,14 +85,18 @@ class Attendance:
         except Exception as error:
             # The database, most likely: it cannot be asked what became of them.
             why = self.told(error)
+            self._withdraw(why)
             ours = {job.key: said.get(job.key, why) for job in wanted}
             return {key: why for key, why in ours.items() if why is not None}
         except BaseException:
-            # The jobs are this night's alone: nobody else would ever take them.
-            with contextlib.suppress(Exception), contextlib.closing(open_farm(self.url)) as database:
-                Queue(Leases(database), self.policy, self.night).withdraw("its night was interrupted")
+            self._withdraw("its night was interrupted")
             raise
         return {each.key: each.error or "" for each in ended if each.state != "done"}
+
+    def _withdraw(self, why: str) -> None:
+        """Where the database can be had: the jobs are this night's alone, and nobody else would ever take them."""
+        with contextlib.suppress(Exception), contextlib.closing(open_farm(self.url)) as database:
+            Queue(Leases(database), self.policy, self.night).withdraw(why)
 
     def _work(self, jobs: Mapping[str, NightlyJob]) -> Work:
         tries: Counter[str] = Counter()

@@ -175,8 +175,8 @@ class Queue:
             self._end(connection, lease, job, change)
 
     def withdraw(self, why: str) -> None:
-        """Give up all that would be taken and has not ended, because nobody is left to take it."""
-        left = (jobs.c.state.in_(("queued", "running")), self._ours)
+        """Give up what this owner's jobs have not come to, because nobody is left to take them."""
+        left = (jobs.c.state.in_(("queued", "running")), jobs.c.owner == self.only)
         with self._database.writing() as connection:
             connection.execute(update(jobs).where(*left).values(state="failed", error=storable(why)))
 
@@ -222,7 +222,9 @@ class Queue:
             if losses >= self.policy.losses:
                 error = f"given up: {losses} times the controller that ran it was gone before it ended"
                 change |= {"state": "failed", "error": error}
-            connection.execute(update(jobs).where(jobs.c.key == row.key).values(change))
+            # Meanwhile its owner may have withdrawn it.
+            still = (jobs.c.key == row.key, jobs.c.state == "running")
+            connection.execute(update(jobs).where(*still).values(change))
 
     def _retry(self, connection: Connection, lease: Lease, job: Job, error: str, now: float) -> None:
         row = connection.execute(select(jobs).where(jobs.c.key == job.key)).one()
